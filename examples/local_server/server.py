@@ -1,0 +1,256 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""`LocalServer`: ThingsBoard's MQTT device API in a thread, for tests and for the demo."""
+
+import asyncio
+import os
+import socket
+import threading
+from concurrent.futures import Future
+
+from . import page
+from .device import Device
+from .thingsboard import Credentials, ThingsBoard
+
+_BACKLOG = 4096  # devices that connect at the same moment
+_INACTIVITY_CHECK_S = 0.2
+_CLOSE_S = 0.5  # for connections to end by themselves
+
+
+def _setting(name):
+    """A property that reads and writes an attribute of the `ThingsBoard`."""
+
+    def read(server):
+        return getattr(server.board, name)
+
+    def write(server, value):
+        setattr(server.board, name, value)
+
+    return property(read, write)
+
+
+class LocalServer:
+    """A ThingsBoard stand-in with its own thread and event loop; every call may block shortly.
+
+    Use it in a ``with`` statement, or call `start` and `close`. Every attribute and method may be
+    used from any thread.
+
+    :param int port: TCP port for MQTT; 0 is a free one
+    :param ssl.SSLContext ssl_context: makes it a TLS port; default: plain
+    :param int page_port: TCP port of the page; 0 is a free one; default: no page
+    :param str host: address to listen on
+    """
+
+    #: how many telemetry rows, messages and RPC replies each device added from now on keeps
+    keep = _setting("keep")
+    #: seconds without activity after which a session is closed; the keep-alive is ignored
+    inactivity_s = _setting("inactivity_s")
+    #: seconds until a client-side RPC that nobody answers gets ``{"error":"timeout"}``
+    client_rpc_timeout_s = _setting("client_rpc_timeout_s")
+
+    def __init__(self, port=0, ssl_context=None, page_port=None, host="127.0.0.1"):
+        self.port = port
+        self.url = None
+        self._host = host
+        self._page_port = page_port
+        self._ssl_context = ssl_context
+        self._loop = asyncio.new_event_loop()
+        self._thread = None
+        self._listener = None  # the asyncio server, while it listens
+        self._reserved = None  # a bound socket that keeps the port, while it does not
+        self._page = None
+        self.board = ThingsBoard(self._loop)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_exception):
+        self.close()
+
+    # --- life ---
+
+    def start(self):
+        """Listen; return when devices can connect.
+
+        :raises OSError: the port is taken
+        """
+        self._thread = threading.Thread(target=self._run, name="local_server", daemon=True)
+        self._thread.start()
+        try:
+            self._await(self._open())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        """Close every connection and end the thread; what devices stored stays readable."""
+        if self._thread is None:
+            return
+        self._await(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._thread = None
+        self._loop.close()
+
+    def _run(self):
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _open(self):
+        await self._listen()
+        if self._page_port is not None:
+            self._page, self.url = await page.serve(self.board, self._host, self._page_port)
+        self._check_inactivity()
+
+    async def _end(self):
+        with self.board.changes:
+            self.board.give_up_rpcs()
+        await self._stop_listening(rst=False)
+        if self._reserved is not None:
+            self._reserved.close()
+        if self._page is not None:
+            self._page.close()
+
+    def _check_inactivity(self):
+        with self.board.changes:
+            self.board.close_inactive_sessions()
+        self._loop.call_later(_INACTIVITY_CHECK_S, self._check_inactivity)
+
+    # --- listening ---
+
+    def stop_listening(self, rst=False):
+        """The server goes down: close every connection, with FIN or RST, and refuse new ones."""
+        self._await(self._stop_listening(rst))
+
+    def listen_again(self):
+        """The server comes back: same port, same devices and data."""
+        self._await(self._listen())
+
+    async def _listen(self):
+        if self._listener is not None:
+            return
+        listening = self._reserved or _bind(self._host, self.port)
+        self._reserved = None
+        self.port = listening.getsockname()[1]
+        self._listener = await self._loop.create_server(
+            self.board.new_session, sock=listening, ssl=self._ssl_context, backlog=_BACKLOG
+        )
+
+    async def _stop_listening(self, rst):
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            # Bound but not listening, a socket refuses connections, and nobody takes the port.
+            self._reserved = _bind(self._host, self.port)
+        with self.board.changes:
+            self.board.close_sessions(rst)
+        await self._wait_for_closed_sessions()
+
+    async def _wait_for_closed_sessions(self):
+        deadline = self._loop.time() + _CLOSE_S
+        while self.board.sessions and self._loop.time() < deadline:
+            await asyncio.sleep(0.001)
+        with self.board.changes:
+            for session in list(self.board.sessions):
+                session.abort()
+        await asyncio.sleep(0)  # lets the aborted ones report their end
+
+    # --- calls from other threads ---
+
+    @property
+    def changes(self):
+        """`Changes` of the protocol half, for whoever waits."""
+        return self.board.changes
+
+    @property
+    def lock(self):
+        """Held while what is stored changes."""
+        return self.board.changes.lock
+
+    def call(self, function, *arguments):
+        """Call *function* on the server's thread and return what it returns."""
+        if self._thread is None or self._is_own_thread():
+            with self.board.changes:
+                return function(*arguments)
+        result = Future()
+        self._loop.call_soon_threadsafe(self._call, result, function, arguments)
+        return result.result()
+
+    def _call(self, result, function, arguments):
+        try:
+            with self.board.changes:
+                value = function(*arguments)
+        except Exception as error:  # whatever it is, it belongs to the calling thread
+            result.set_exception(error)
+        else:
+            result.set_result(value)
+
+    def _await(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _is_own_thread(self):
+        return threading.current_thread() is self._thread
+
+    def refuse_own_thread(self):
+        """Refuse a call that would wait for the very thread that it blocks.
+
+        :raises RuntimeError: called from `Device.on_client_rpc`, for example
+        """
+        if self._is_own_thread():
+            raise RuntimeError("this blocks, so it can't be called on the server's thread")
+
+    # --- devices ---
+
+    def add_device(self, name, token=None, *, client_id=None, username=None, password=None):
+        """Register a device and return its `Device`.
+
+        :param str token: its ACCESS_TOKEN; or else the parts of MQTT_BASIC:
+        :param str client_id: checked if given; likewise *username* and *password*
+        :raises ValueError: the credentials are incomplete, mixed or in use
+        """
+        credentials = Credentials(token, client_id, username, password)
+        return Device(self, self.board.add_device(name, credentials))
+
+    def restart_actors(self):
+        """Forget pending RPCs and count their ids from 0 again, as after a server restart."""
+        self.call(self.board.restart_actors)
+
+    # --- what goes on ---
+
+    @property
+    def faults(self):
+        """The `Faults`, all switchable while it runs."""
+        return self.board.faults
+
+    @property
+    def connections(self):
+        """How many TCP connections are open."""
+        return len(self.board.sessions)
+
+    @property
+    def accepted(self):
+        """How many TCP connections there have been."""
+        return self.board.accepted
+
+    @property
+    def packets(self):
+        """``[(device name or None, "in" or "out", type name), ...]``, the last 10000."""
+        with self.lock:
+            return list(self.board.packets)
+
+    def inject(self, data):
+        """Send raw bytes to every open connection now."""
+        self.call(self.board.inject, data)
+
+
+def _bind(host, port):
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere this would let two servers share the port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
