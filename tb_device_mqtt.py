@@ -1,0 +1,2521 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""ThingsBoard device client for CircuitPython: telemetry, attributes, RPC and claiming over MQTT.
+
+The main loop is yours; the client gets a slice of it at every `check_for_msg` and gives it back
+within microseconds. What was handed over to be sent arrives, or is reported::
+
+    from tb_device_mqtt import TBDeviceMqttClient
+
+    client = TBDeviceMqttClient("thingsboard.example", access_token="TOKEN")
+
+    @client.rpc("setLamp")
+    def set_lamp(on):
+        lamp.value = on
+        return {"lamp": on}
+
+    client.connect()
+    client.send_telemetry({"temperature": 21.5})
+    while True:
+        client.check_for_msg()
+
+Map of this file, each layer knows only the ones above it:
+
+* words and limits: topics, packet types, defaults, states, errors
+* packets, checking, stamping: pure functions of plain values
+* what MiniMQTT is given: a socket pool whose sockets are stand-ins
+* `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
+* `TBDeviceMqttClient`: topics and JSON, the outbox, requests, RPC; it has never heard of a socket
+
+MiniMQTT keeps the settings, the credentials, the will, TLS and the way to a socket, and builds
+CONNECT. Its loop is never called: that one waits a second even when there is nothing to read.
+"""
+
+__version__ = "0.1.0"
+__repo__ = "https://github.com/thingsboard/CircuitPython_thingsboard-client-sdk.git"
+
+import errno
+import gc
+import sys
+import time
+from binascii import crc32
+from json import dumps, loads
+from random import getrandbits, random
+
+from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
+from adafruit_minimqtt.matcher import MQTTMatcher
+from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
+
+try:
+    from typing import Any, Callable, Optional, Union
+except ImportError:  # boards have no typing and never look at annotations
+    pass
+
+try:
+    from micropython import const
+except ImportError:
+
+    def const(value):
+        return value
+
+
+try:
+    from time import monotonic_ns
+except ImportError:  # MicroPython counts milliseconds only
+
+    def monotonic_ns():
+        return time.ticks_ms() * 1000000
+
+
+# --- words: topics ----------------------------------------------------------------------------
+# ThingsBoard's device topics, MQTT Device API reference; server: MqttTopics.java.
+
+_TELEMETRY = "v1/devices/me/telemetry"
+_ATTRIBUTES = "v1/devices/me/attributes"
+_ATTRIBUTES_REQUEST = "v1/devices/me/attributes/request/"
+_ATTRIBUTES_RESPONSE = "v1/devices/me/attributes/response/"
+_RPC_REQUEST = "v1/devices/me/rpc/request/"
+_RPC_RESPONSE = "v1/devices/me/rpc/response/"
+_CLAIM = "v1/devices/me/claim"
+
+# --- words: MQTT control packets ---------------------------------------------------------------
+# First byte of the packet, MQTT 3.1.1 section 2.2.1.
+
+_CONNACK = const(0x20)
+_PUBLISH = const(0x30)
+_PUBACK = const(0x40)
+_SUBSCRIBE = const(0x82)
+_SUBACK = const(0x90)
+_UNSUBSCRIBE = const(0xA2)
+_UNSUBACK = const(0xB0)
+_PINGRESP = const(0xD0)
+_PINGREQ_PACKET = b"\xc0\x00"
+_PINGRESP_PACKET = b"\xd0\x00"
+_CONNACK_PACKET = b"\x20\x02\x00\x00"
+_DISCONNECT_PACKET = b"\xe0\x00"
+_DUP = const(8)
+_RETAIN = const(1)
+
+_PACKETS = {  # what a server may send us, and who takes it
+    _CONNACK: "_on_connack",
+    _PUBLISH: "_on_publish",
+    _PUBACK: "_on_puback",
+    _SUBACK: "_on_suback",
+    _UNSUBACK: "_on_unsuback",
+    _PINGRESP: "_on_pingresp",
+}
+
+# --- words: limits -----------------------------------------------------------------------------
+
+_MAX_PACKET_BYTES = const(65536)  # ThingsBoard: NETTY_MAX_PAYLOAD_SIZE, the Remaining Length
+_MESSAGE_OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
+_BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
+_BATCH_BYTES = const(1024)  # late readings that travel as one message
+_WINDOW = const(8)  # QoS 1 packets in flight
+_MAX_FAILURES = const(8)  # as the back-off grows, two minutes of a server that hangs up
+_MAX_PENDING = const(64)  # requests that wait for their answer
+_MAX_EVENTS = const(16)  # handler calls that wait; when full, nothing more is read
+_MAX_UNSENT = const(4)  # packets that wait for the socket
+_WORK_PER_POLL = const(8)  # packets or reads
+_SUBSCRIBE_IDS = const(0x8000)  # packet ids: messages below, SUBSCRIBE and UNSUBSCRIBE from here
+_MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils
+_MAX_DEPTH = const(20)  # nesting of a value; json.dumps recurses on the C stack
+_RPC_MEMORY = const(4)  # requests remembered to answer them again
+_RPC_MEMORY_MS = const(300000)
+
+_TIMER_MS = const(100)
+_CONNACK_TIMEOUT_MS = const(10000)
+_PING_TIMEOUT_MS = const(10000)
+_ACK_TIMEOUT_MS = const(20000)
+_BACKOFF_MS = const(1000)
+_BACKOFF_MAX_MS = const(60000)
+_BACKOFF_LAST = const(10)  # exponent from which on the pause is the longest
+_SETTLED_MS = const(30000)  # online for so long: the next loss starts a new row of attempts
+_EVICTED_MS = const(10000)  # closed again that soon with nothing to blame: somebody else's doing
+_RADIO_MS = const(500)
+_DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
+_SPI_GAP_MS = const(20)  # a look at AirLift or WIZnet costs milliseconds of SPI
+_SPI_SLICE_BYTES = const(256)
+_LATE_MS = const(1000)  # a reading that waited for longer carries its own time
+_CLOCK_SET_S = const(1700000000)  # below, the clock still counts from the board's start
+_CLOCK_STEP_MS = const(2000)  # a difference that is a set clock, not time.time()'s whole seconds
+
+# --- words: states and errors ------------------------------------------------------------------
+
+_STOPPED = "stopped"  # connect() was not called yet, or disconnect() was
+_WAITING = "waiting"  # for the next attempt
+_CONNECTING = "connecting"  # the attempt is due, or made and not yet accepted
+_ONLINE = "online"
+
+_MOVES = {
+    _STOPPED: (_WAITING,),
+    _WAITING: (_CONNECTING, _STOPPED),
+    _CONNECTING: (_ONLINE, _WAITING, _STOPPED),
+    _ONLINE: (_WAITING, _STOPPED),
+}
+
+_REFUSALS = {  # CONNACK return codes, MQTT 3.1.1 section 3.2.2.3, as ThingsBoard uses them
+    1: "it does not speak MQTT 3.1.1",
+    2: "it wants an access token, or a user name, or knows no such client id",
+    3: "it is not available, or a rate limit was exceeded",
+    4: "user name or password is wrong",
+    5: "it does not know the %s",
+}
+
+
+class TBError(Exception):
+    """What the server or the connection did to us; the parent of the other two."""
+
+
+class TBTimeoutError(TBError):
+    """An answer did not come in time."""
+
+
+class TBRefusedError(TBError):
+    """The server refused the connection; *code* is the CONNACK return code."""
+
+    def __init__(self, code: int, credential: str):
+        text = _REFUSALS.get(code, "unknown return code")
+        if "%s" in text:
+            text = text % credential
+        super().__init__("refused by the server (CONNACK %d): %s" % (code, text))
+        self.code = code
+
+
+class _Lost(Exception):
+    """The connection is gone; the argument is the reason, an exception."""
+
+
+# --- pure: packets -----------------------------------------------------------------------------
+
+
+def _uint16(number):
+    return bytes((number >> 8, number & 255))
+
+
+def _text(text):
+    """A UTF-8 encoded string, MQTT 3.1.1 section 1.5.3."""
+    encoded = text.encode()
+    return _uint16(len(encoded)) + encoded
+
+
+def _packet(first_byte, *parts):
+    size = 0
+    for part in parts:
+        size += len(part)
+    head = bytearray((first_byte,))
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return b"".join((bytes(head),) + parts)
+
+
+def _publish_packet(topic, payload, quality_of_service, packet_id=0, flags=0):
+    flags |= quality_of_service << 1
+    if quality_of_service:
+        return _packet(_PUBLISH | flags, _text(topic), _uint16(packet_id), payload)
+    return _packet(_PUBLISH | flags, _text(topic), payload)
+
+
+def _subscribe_packet(packet_id, topics):
+    """*topics*: a list of ``(topic filter, quality of service)``."""
+    parts = [_uint16(packet_id)]
+    for topic, quality_of_service in topics:
+        parts.append(_text(topic))
+        parts.append(bytes((quality_of_service,)))
+    return _packet(_SUBSCRIBE, *parts)
+
+
+def _unsubscribe_packet(packet_id, topic):
+    return _packet(_UNSUBSCRIBE, _uint16(packet_id), _text(topic))
+
+
+# --- pure: checking what is to be sent ---------------------------------------------------------
+# ThingsBoard closes the connection on a payload that it dislikes and stores some others as text.
+# Such a payload never leaves: the caller is told the key. With *skipped*, a list, the key alone is
+# left out and noted there.
+
+_DOUBLES = 0.1 + 0.2 != 0.3  # boards have short floats, which need no rounding
+
+
+def _json(value):
+    return dumps(value, separators=(",", ":")).encode()
+
+
+def _check_key(key):
+    if not isinstance(key, str):
+        raise TypeError("key %r: keys are strings, this is a %s" % (key, type(key).__name__))
+    if not key.strip() or len(key) > _MAX_KEY_CHARS:
+        raise ValueError("key %r: a key has 1 to %d characters" % (key[:32], _MAX_KEY_CHARS))
+
+
+def _check_float(key, value):
+    if value != value or value in (float("inf"), -float("inf")):
+        raise ValueError("%r: %r is no number that can be sent" % (key, value))
+    # More than 16 decimals and the server stores text: 0.1 + 0.2 (JsonConverter.java).
+    return round(float("%.15g" % value), 16) if _DOUBLES else value
+
+
+def _check_value(key, value, depth=0):
+    """*value* as it may be sent; `TypeError` or `ValueError` names *key*."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
+    if isinstance(value, (bool, int, str)) or (value is None and depth):
+        return value
+    if isinstance(value, float):
+        return _check_float(key, value)
+    if isinstance(value, dict):
+        for name in value:
+            _check_key(name)
+        return {name: _check_value(key, value[name], depth + 1) for name in value}
+    if isinstance(value, (list, tuple)):
+        return [_check_value(key, item, depth + 1) for item in value]
+    raise TypeError("%r: %s can't be sent" % (key, "None" if value is None else type(value)))
+
+
+def _check_values(values, skipped=None):
+    """A copy of the dict *values* that may be sent."""
+    if not isinstance(values, dict):
+        raise TypeError("expected a dict of keys and values, got %r" % (values,))
+    if not values:
+        raise ValueError("{}: there is nothing to send")
+    checked = {}
+    for key in values:
+        try:
+            _check_key(key)
+            checked[key] = _check_value(key, values[key])
+        except (TypeError, ValueError):
+            if skipped is None:
+                raise
+            skipped.append(key)
+    return checked
+
+
+def _objects(values, limit):
+    """JSON objects, as bytes, that hold *values* and are no longer than *limit* each."""
+    whole = _json(values)
+    if len(whole) <= limit:
+        return [whole]
+    texts, members, size = [], [], 2
+    for key in values:
+        member = _json({key: values[key]})[1:-1]
+        if len(member) + 2 > limit:
+            raise ValueError("%r: %d bytes, the limit is %d" % (key, len(member) + 2, limit))
+        if size + len(member) > limit:
+            texts.append(b"{" + b",".join(members) + b"}")
+            members, size = [], 2
+        members.append(member)
+        size += len(member) + 1
+    texts.append(b"{" + b",".join(members) + b"}")
+    return texts
+
+
+def _stamped(ts, values):
+    return b'{"ts":%d,"values":%s}' % (ts, values)
+
+
+_STAMP_BYTES = const(36)  # _stamped() adds no more than that
+
+
+def _readings(reading, limit, skipped):
+    """``(time is given, [JSON text, ...])`` of one telemetry dict, with or without ``ts``."""
+    if not isinstance(reading, dict) or "ts" not in reading or "values" not in reading:
+        checked = _check_values(reading, skipped)
+        return False, _objects(checked, limit - _STAMP_BYTES) if checked else []
+    ts = reading["ts"]
+    if isinstance(ts, bool) or not isinstance(ts, int):
+        raise TypeError("'ts': %r is no integer (milliseconds since 1970)" % (ts,))
+    for key in reading:
+        if key not in ("ts", "values"):
+            raise ValueError("%r: beside 'ts' and 'values' the server drops it" % (key,))
+    checked = _check_values(reading["values"], skipped)
+    texts = _objects(checked, limit - _STAMP_BYTES) if checked else []
+    return True, [_stamped(ts, text) for text in texts]
+
+
+def _telemetry(data, limit, skipped=None):
+    """``[(time is given, readings), ...]`` of what `send_telemetry` takes, one entry a message.
+
+    Readings are kept one a line: JSON text has no newline.
+    """
+    if isinstance(data, (list, tuple)):
+        if not data:
+            raise ValueError("[]: there is nothing to send, and the server never acknowledges it")
+    else:
+        data = (data,)
+    messages, size = [], 0
+    for reading in data:
+        has_time, texts = _readings(reading, limit, skipped)
+        for text in texts:
+            needed = len(text) + 1 + (0 if has_time else _STAMP_BYTES)
+            if messages and messages[-1][0] == has_time and size + needed <= limit:
+                messages[-1] = (has_time, messages[-1][1] + b"\n" + text)
+                size += needed
+            else:
+                messages.append((has_time, text))
+                size = needed + 1
+    return messages
+
+
+def _lines(payload, ts=None):
+    """The readings of one queued message; *ts*: the time of the first, None: as they are."""
+    lines = payload.split(b"\n")
+    if ts is not None:
+        # One millisecond apart: of two values of a key at one time the server keeps the last.
+        lines = [_stamped(ts + count, line) for count, line in enumerate(lines)]
+    return lines
+
+
+def _telemetry_payload(lines):
+    return lines[0] if len(lines) == 1 else b"[" + b",".join(lines) + b"]"
+
+
+def _check_quality_of_service(quality_of_service):
+    if quality_of_service not in (0, 1):
+        raise ValueError("quality_of_service %r: ThingsBoard knows 0 and 1" % (quality_of_service,))
+    return quality_of_service
+
+
+def _check_topic(topic, wildcards):
+    if not isinstance(topic, str):
+        raise TypeError("topic %r is no string" % (topic,))
+    if not 0 < len(topic.encode()) < 65536:
+        raise ValueError("topic %r: 1 to 65535 bytes" % (topic[:32],))
+    if not wildcards and ("+" in topic or "#" in topic):
+        raise ValueError("topic %r: + and # are for subscriptions" % (topic,))
+
+
+def _check_payload(payload):
+    """What `publish` takes, as bytes."""
+    if payload is None:
+        return b""
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(payload)
+    if isinstance(payload, (int, float)):
+        payload = str(payload)
+    if not isinstance(payload, str):
+        raise TypeError("payload: %s can't be sent, json.dumps() it" % type(payload).__name__)
+    return payload.encode()
+
+
+def _check_callable(name, handler):
+    if not callable(handler):
+        raise TypeError("%s: %r can't be called" % (name, handler))
+
+
+def _check_timeout(timeout, default):
+    if timeout is None:
+        return default
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError("timeout %r is no number of seconds" % (timeout,))
+    if not 0 <= timeout <= 86400:
+        raise ValueError("timeout %r: 0 to 86400 seconds" % (timeout,))
+    return timeout
+
+
+def _check_number(name, number, lowest, highest):
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError("%s %r is no whole number" % (name, number))
+    if not lowest <= number <= highest:
+        raise ValueError("%s %r: %d to %d" % (name, number, lowest, highest))
+
+
+def _check_port(port, default):
+    """A port, of digits in a string too."""
+    if port is None:
+        return default
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        number = 0
+    if isinstance(port, (bool, float)) or not 0 < number < 65536:
+        raise ValueError(
+            "port %r is no port number: 1883, or 8883 with tls, or leave it out" % (port,)
+        )
+    return number
+
+
+def _keys(name, keys):
+    """Attribute keys as they go over the wire: joined by commas, which none may contain."""
+    if isinstance(keys, str):
+        keys = (keys,)
+    for key in keys:
+        _check_key(key)
+        if "," in key:
+            raise ValueError("%s: %r contains a comma, which separates keys" % (name, key))
+    return ",".join(keys)
+
+
+# --- pure: errors in words ---------------------------------------------------------------------
+
+_TLS_WORDS = (  # what a TLS library says in lower case, and what to do
+    ("expired", "the server's certificate has expired, or the clock here is not set"),
+    ("not yet valid", "the server's certificate is not valid yet: is the clock here set?"),
+    ("mismatch", "the server's certificate is for another name than this host"),
+    (
+        "verify",
+        "no authority that tls= trusts has signed the server's certificate: give its CA file",
+    ),
+    ("alert", "the server refused our side of TLS: does it want a client certificate?"),
+    ("", "TLS failed: does this port speak TLS? Without tls= the port is 1883, with it 8883"),
+)
+
+
+def _connect_error(error, host, port, tls):
+    """The reason why an attempt failed, as an `OSError` that says what to change."""
+    while getattr(error, "__cause__", None) is not None:  # MiniMQTT hides it behind its own
+        error = error.__cause__
+    number = getattr(error, "errno", None)
+    said = str(error)
+    if isinstance(error, MemoryError):
+        words = "too little memory left to connect (TLS takes about 40 KB)"
+    elif type(error).__name__ == "gaierror" or isinstance(error, UnicodeError):
+        words = "the host is not known: is its name right, is there a network?"
+    elif number == errno.ECONNREFUSED:
+        words = "nobody listens there: is the port right, is the server running?"
+    elif number in (errno.ETIMEDOUT, errno.EINPROGRESS) or "timed out" in said:
+        words = "no answer: are host and port right, is there a firewall?"
+    elif tls:
+        lower = said.lower()
+        words = [words for word, words in _TLS_WORDS if word in lower][0]
+    else:
+        words = "no connection"
+    text = "%s port %d: %s (%s)" % (host, port, words, said or type(error).__name__)
+    return OSError(number if isinstance(number, int) else errno.ENOTCONN, text)
+
+
+# --- what MiniMQTT is given --------------------------------------------------------------------
+# MiniMQTT takes its socket from the pool in its constructor's arguments. Ours hands out stand-ins:
+# the real socket inside is connected (and wrapped in TLS) as MiniMQTT and ConnectionManager wish,
+# but CONNECT is only collected and a CONNACK handed back at once, so that `MQTT.connect` returns
+# without waiting. From then on the real socket is the link's. No private member is touched.
+
+
+class _StandInPool:
+    def __init__(self, pool):
+        self._pool = pool
+        self.SOCK_STREAM = pool.SOCK_STREAM
+        self.timeout_s = None
+        self.standin = None
+
+    def getaddrinfo(self, host, port, family=0, kind=0):
+        found = self._pool.getaddrinfo(host, port, family, kind)
+        # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
+        return [info for info in found if info[0] == self._pool.AF_INET] or found
+
+    def socket(self, family=0, kind=0):
+        self.standin = _StandInSocket(self._pool.socket(family, kind), self.timeout_s)
+        return self.standin
+
+
+class _StandInContext:
+    def __init__(self, context):
+        self._context = context
+
+    def wrap_socket(self, standin, server_hostname=None):
+        standin.real = self._context.wrap_socket(standin.real, server_hostname=server_hostname)
+        return standin
+
+
+class _StandInSocket:
+    def __init__(self, real, timeout_s):
+        self.real = real
+        self.sent = bytearray()
+        self._timeout_s = timeout_s
+        self._answer = _CONNACK_PACKET
+
+    def connect(self, address):
+        self.real.settimeout(self._timeout_s)
+        self.real.connect(address)
+
+    def settimeout(self, timeout):
+        """MiniMQTT's timeouts are for its own waiting, which never happens."""
+
+    def send(self, data):
+        self.sent.extend(data)
+        return len(data)
+
+    def recv_into(self, buffer, size=0):
+        if not self._answer:
+            raise OSError(errno.EAGAIN, "nothing to read")
+        size = min(size or len(buffer), len(self._answer))
+        buffer[:size] = self._answer[:size]
+        self._answer = self._answer[size:]
+        return size
+
+    def close(self):
+        try:
+            self.real.close()
+        except (OSError, RuntimeError):  # WIZnet raises when it is closed twice
+            pass
+
+
+class _CompatSocket:
+    """The wire where an MQTT class keeps its socket to itself: each call becomes one of its own.
+
+    A test double, or a MiniMQTT that was rewritten. It works, and it blocks as long as that class
+    blocks.
+    """
+
+    def __init__(self, mqtt):
+        self._mqtt = mqtt
+        self._inbox = bytearray(_CONNACK_PACKET)
+        mqtt.on_message = self._on_message
+
+    def _on_message(self, _mqtt, topic, message):
+        self._inbox += _publish_packet(topic, _check_payload(message), 0)
+
+    def settimeout(self, timeout):
+        """It has its own."""
+
+    def send(self, packet):
+        kind = packet[0] & 0xF0
+        start = 2
+        while packet[start - 1] & 128:
+            start += 1
+        if kind == _PUBLISH:
+            self._publish(packet, start)
+        elif kind == _SUBSCRIBE & 0xF0:
+            self._subscribe(packet, start)
+        elif kind == _UNSUBSCRIBE & 0xF0:
+            self._mqtt.unsubscribe(str(packet[start + 4 :], "utf-8"))
+            self._inbox += _packet(_UNSUBACK, packet[start : start + 2])
+        elif packet == _PINGREQ_PACKET:
+            self._inbox += _PINGRESP_PACKET
+        return len(packet)
+
+    def _publish(self, packet, start):
+        end = start + 2 + (packet[start] << 8 | packet[start + 1])
+        topic = str(packet[start + 2 : end], "utf-8")
+        quality_of_service = packet[0] >> 1 & 3
+        payload = packet[end + 2 * quality_of_service :]
+        self._mqtt.publish(topic, payload, bool(packet[0] & _RETAIN), quality_of_service)
+        if quality_of_service:
+            self._inbox += _packet(_PUBACK, packet[end : end + 2])
+
+    def _subscribe(self, packet, start):
+        granted = bytearray()
+        position = start + 2
+        while position < len(packet):
+            end = position + 2 + (packet[position] << 8 | packet[position + 1])
+            granted.append(packet[end])
+            self._mqtt.subscribe(str(packet[position + 2 : end], "utf-8"), packet[end])
+            position = end + 1
+        self._inbox += _packet(_SUBACK, packet[start : start + 2], bytes(granted))
+
+    def recv_into(self, buffer, size=0):
+        if not self._inbox:
+            self._mqtt.loop()
+        size = min(size or len(buffer), len(self._inbox))
+        if not size:
+            raise OSError(errno.EAGAIN, "nothing to read")
+        buffer[:size] = self._inbox[:size]
+        self._inbox = self._inbox[size:]
+        return size
+
+    def close(self):
+        """`_Link` disconnects the MQTT object itself."""
+
+
+# --- _Link: open and close ---------------------------------------------------------------------
+# One MQTT 3.1.1 connection that never waits. Its owner calls `poll` and is called back for a
+# message, an acknowledgement, a change of state; those callbacks only note what came. The one
+# step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets can't
+# do otherwise; it is announced by the state "connecting" and bounded by `connect_timeout_s`.
+
+
+def _would_block(error):
+    number = getattr(error, "errno", None)
+    # CPython's TLS has exceptions of its own for it.
+    return number == errno.EAGAIN or type(error).__name__ in (
+        "SSLWantReadError",
+        "SSLWantWriteError",
+    )
+
+
+def _has_network(radio):
+    """Whether *radio* says that it is connected; True where it can't tell."""
+    for name in ("connected", "is_connected", "link_status"):
+        found = getattr(radio, name, None)
+        if found is not None:
+            return bool(found() if callable(found) else found)
+    return True
+
+
+class _Link:
+    def __init__(self, settings, pool, ssl_context, radio, stats):
+        """*settings*: the arguments of `MQTT` that say where to and who."""
+        self._pool = pool
+        self._radio = radio
+        self._is_tls = bool(ssl_context)
+        self._standins = _StandInPool(pool)
+        self.mqtt = MQTT(
+            socket_pool=self._standins,
+            ssl_context=ssl_context and _StandInContext(ssl_context),
+            is_ssl=self._is_tls,
+            use_binary_mode=True,
+            connect_retries=1,
+            **settings,
+        )
+        self.credential = "access token"
+        self.connect_timeout_s = 5
+        self.clean_session = True
+        self.max_message_bytes = 16384
+        self.on_message = self.on_ack = self.on_state = self.on_error = None
+        self.state = _STOPPED
+        self.error = None  # why there is no connection
+        self.paused = False  # True: whoever takes the messages has no room for more
+        self._stats = stats
+
+        self._ack_timeout_ms = _ACK_TIMEOUT_MS
+        self._connack_timeout_ms = _CONNACK_TIMEOUT_MS
+        self._backoff_ms = _BACKOFF_MS
+        self._attempts = 0  # since a connection was any good
+        self._evictions = 0
+        self._early = True  # send behind CONNECT, before its CONNACK
+        self._topics = {}
+        self._packet_id = 0
+
+        # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
+        python_pool = hasattr(pool, "_interface")
+        self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
+        self._is_wiznet = python_pool and hasattr(pool, "setdefaulttimeout")
+        self._is_spi = self._is_airlift or self._is_wiznet
+
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._socket = None
+        self._due = ticks_ms()
+        self._reset()
+
+    def _reset(self):
+        """Forget the connection, keep the topics."""
+        self._socket = self._poller = self._ready = None
+        self._unsent = []
+        self._unsent_offset = 0
+        self._start = self._end = 0
+        self._large_head = 0
+        self._large_body = None
+        self._more = False
+        self._fault = None
+        self._awaited = {}  # packet id -> topics of a SUBSCRIBE, None for all else
+        self._ping_at = None
+        self._sent_early = self._acknowledged = False
+
+    def start(self):
+        """Connect, and stay connected until `stop`."""
+        self.error = None
+        if self.state == _STOPPED:
+            self._attempts = 0
+            self._move(_WAITING)
+        if self.state == _WAITING:
+            self._due = ticks_ms()
+
+    def stop(self):
+        """Say DISCONNECT if that can be done at once, and close."""
+        if self.state == _STOPPED:
+            return
+        if self._socket is not None:
+            try:
+                self._flush()
+                if not self._unsent:
+                    self._send(_DISCONNECT_PACKET)
+            except _Lost:
+                pass  # gone already
+        self._close()
+        self._move(_STOPPED)
+        self._reset()
+
+    def _open(self):
+        """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send then goes out without waiting."""
+        self._reset()
+        self._stats["connects"] += 1
+        self._standins.standin = None
+        self._standins.timeout_s = self.connect_timeout_s
+        try:
+            self.mqtt.connect(clean_session=self.clean_session)
+            self._adopt(self._standins.standin)
+        except (OSError, RuntimeError, MemoryError, ValueError, MMQTTException) as error:
+            if error.args == ("pystack exhausted",):
+                raise  # the program's own nesting is too deep
+            mqtt = self.mqtt
+            self._lose(_connect_error(error, mqtt.broker, mqtt.port, self._is_tls))
+            return
+        self._flush_safely()
+
+    def _adopt(self, standin):
+        """Take the real socket over; never again is it given a timeout to wait."""
+        self._socket = _CompatSocket(self.mqtt) if standin is None else standin.real
+        self._socket.settimeout(0)
+        self._set_no_delay()
+        self._watch()
+        now = ticks_ms()
+        self._received_at = self._sent_at = self._moved_at = self._acked_at = self._opened_at = now
+        self._timer = ticks_add(now, _TIMER_MS)
+        self._look_at = self._checked_at = now
+        if standin is not None:
+            self._unsent.append(bytes(standin.sent))
+            standin.sent = bytearray()
+        if self._early and self._topics:
+            self._subscribe(list(self._topics.items()))
+
+    def _set_no_delay(self):
+        try:  # each packet is one segment; without this the second waits for the peer's ACK
+            self._socket.setsockopt(self._pool.IPPROTO_TCP, self._pool.TCP_NODELAY, 1)
+        except (AttributeError, OSError):
+            pass  # not all pools can
+
+    def _watch(self):
+        """Ask the system, not the socket, whether there is something to read, where it can say."""
+        if self._is_spi:
+            return
+        try:
+            import select
+
+            poller = select.poll()
+            poller.register(self._socket, select.POLLIN)
+            ready = getattr(poller, "ipoll", None) or poller.poll
+            for _ in ready(0):  # some sockets register and fail only here
+                break
+        except (ImportError, AttributeError, OSError, TypeError, ValueError):
+            return
+        self._poller, self._ready = poller, ready
+
+    def _close(self):
+        if self._poller is not None:
+            try:  # before the close: Espressif's select can't bear a closed socket
+                self._poller.unregister(self._socket)
+            except (OSError, KeyError, ValueError):
+                pass
+            self._poller = self._ready = None
+        if self.mqtt.is_connected():
+            try:
+                self.mqtt.disconnect()
+            except (OSError, RuntimeError, MMQTTException):
+                pass
+        if self._standins.standin is not None:
+            self._standins.standin.close()
+            self._standins.standin = None
+
+    def _lose(self, reason):
+        """The connection, or the attempt, is over; plan the next one."""
+        self._count_loss(reason)
+        self._close()
+        self.error = reason
+        pause_ms = min(_BACKOFF_MAX_MS, self._backoff_ms << min(self._attempts, _BACKOFF_LAST))
+        self._attempts += 1
+        self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
+        self._move(_WAITING, reason)
+        self._reset()
+
+    def _count_loss(self, reason):
+        """How long to pause: an accepted CONNECT is no success yet, an acknowledgement is one."""
+        if self._sent_early and not self._acknowledged and not isinstance(reason, TBRefusedError):
+            self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
+        if self.state != _ONLINE:
+            return
+        online_ms = ticks_diff(ticks_ms(), self._moved_at)
+        if isinstance(reason, OSError) and online_ms < _EVICTED_MS and not self._awaited:
+            # Two clients on one token throw each other out: must not become a race.
+            self._evictions += 1
+            self._attempts = max(self._attempts, self._evictions)
+            return
+        self._evictions = 0
+        if self._acknowledged or online_ms >= _SETTLED_MS:
+            self._attempts = 0
+
+    # --- _Link: state --------------------------------------------------------------------------
+
+    def _move(self, state, reason=None):
+        if state not in _MOVES[self.state]:
+            raise RuntimeError("link: %s -> %s" % (self.state, state))
+        previous, self.state = self.state, state
+        self.on_state(state, previous, reason)
+
+    def poll(self):
+        """Move on by as much as can be done without waiting. Raises nothing."""
+        if self._socket is None:
+            if self.state != _STOPPED:
+                self._poll_offline()
+            return
+        try:
+            if self._fault is not None:
+                raise self._fault
+            if self._unsent:
+                self._flush()
+            now = ticks_ms()
+            if not self.paused and (self._more or self._is_readable(now)):
+                self._read()
+            if ticks_diff(now, self._timer) >= 0:
+                self._run_timers(now)
+        except _Lost as lost:
+            self._lose(lost.args[0])
+
+    def _poll_offline(self):
+        if self.state == _CONNECTING:
+            self._open()  # announced at the poll before
+        elif ticks_diff(ticks_ms(), self._due) >= 0:
+            if _has_network(self._radio):
+                self._move(_CONNECTING)
+            else:
+                if self.error is None:
+                    self.error = OSError(errno.EHOSTUNREACH, "the radio has no network")
+                    self.on_error(self.error)
+                self._due = ticks_add(ticks_ms(), _RADIO_MS)
+
+    def _run_timers(self, now):
+        self._timer = ticks_add(now, _TIMER_MS)
+        if self.paused:
+            return  # what we wait for may be there, unread
+        if self._unsent:
+            self._expect("room to send", self._sent_at, _PING_TIMEOUT_MS, now)
+        if self.state == _CONNECTING:
+            self._expect("CONNACK", self._opened_at, self._connack_timeout_ms, now)
+            return
+        if self._awaited:
+            self._expect("acknowledgement", self._acked_at, self._ack_timeout_ms, now)
+        if self.mqtt.keep_alive:
+            self._keep_alive(now, self.mqtt.keep_alive * 500)
+        if self._is_airlift and ticks_diff(now, self._checked_at) >= _DEEP_CHECK_MS:
+            self._checked_at = now
+            self._check_airlift()
+
+    def _expect(self, what, since, limit_ms, now):
+        if ticks_diff(now, since) > limit_ms:
+            raise _Lost(TBTimeoutError("no %s within %g s" % (what, limit_ms / 1000)))
+
+    def _keep_alive(self, now, quiet_ms):
+        """Ping after half the interval without a sent *or* a received byte; the answer has as long."""
+        if self._ping_at is not None:
+            limit_ms = min(_PING_TIMEOUT_MS, quiet_ms - 2 * _TIMER_MS)
+            self._expect("PINGRESP", self._ping_at, limit_ms, now)
+        elif (
+            ticks_diff(now, self._sent_at) >= quiet_ms
+            or ticks_diff(now, self._received_at) >= quiet_ms
+        ):
+            self._ping_at = now
+            self._write_control(_PINGREQ_PACKET)
+
+    def _check_airlift(self):
+        """ESP32SPI shows a closed connection to nobody who only reads."""
+        socket = getattr(self._socket, "_socket", self._socket)
+        is_connected = getattr(socket, "_connected", None)
+        if callable(is_connected) and not is_connected():
+            raise _Lost(self._closed())
+
+    def _line_error(self, error):
+        if error.errno in (errno.ENOTCONN, errno.ECONNRESET, 32):  # 32: EPIPE, which boards lack
+            return self._closed()
+        if self.state == _CONNECTING:
+            return _connect_error(error, self.mqtt.broker, self.mqtt.port, self._is_tls)
+        return error
+
+    def _closed(self):
+        if self.state == _CONNECTING:
+            words = "closed by the server before CONNACK: does this port want TLS, or none?"
+        elif self._evictions > 2:
+            words = "closed by the server again and again: are the credentials used twice?"
+        else:
+            words = "closed by the server"
+        return OSError(errno.ENOTCONN, words)
+
+    # --- _Link: sending ------------------------------------------------------------------------
+    # One packet is one send(). A packet is kept until all of it has gone; a TLS layer that took
+    # a part of it must be offered the very same bytes again.
+
+    @property
+    def can_send(self):
+        """Whether `publish` would send now, or as soon as the socket takes more."""
+        return self._is_open and self._fault is None and len(self._unsent) < _MAX_UNSENT
+
+    @property
+    def _is_open(self):
+        if self._socket is None:
+            return False
+        return self.state == _ONLINE or (self.state == _CONNECTING and self._early)
+
+    @property
+    def has_unsent(self):
+        return bool(self._unsent)
+
+    def publish(self, topic, payload, quality_of_service, packet_id=0, flags=0):
+        """Send now what `can_send`; *flags*: ``_DUP``, ``_RETAIN``. `on_ack` tells the PUBACK."""
+        if quality_of_service:
+            self._await(packet_id, None)
+        self._write(_publish_packet(topic, payload, quality_of_service, packet_id, flags))
+
+    def subscribe(self, topic, quality_of_service):
+        """Subscribe now and after each connect."""
+        if self._topics.get(topic) != quality_of_service:
+            self._topics[topic] = quality_of_service
+            if self._is_open:
+                self._subscribe([(topic, quality_of_service)])
+
+    def unsubscribe(self, topic):
+        if self._topics.pop(topic, None) is not None and self._is_open:
+            packet_id = self._next_packet_id()
+            self._await(packet_id, None)
+            self._write(_unsubscribe_packet(packet_id, topic))
+
+    def _subscribe(self, topics):
+        packet_id = self._next_packet_id()
+        self._await(packet_id, [topic for topic, _ in topics])
+        self._write(_subscribe_packet(packet_id, topics))
+
+    def _next_packet_id(self):
+        while True:
+            self._packet_id = _SUBSCRIBE_IDS | (self._packet_id + 1)
+            if self._packet_id > 0xFFFF:
+                self._packet_id = _SUBSCRIBE_IDS
+            if self._packet_id not in self._awaited:
+                return self._packet_id
+
+    def _await(self, packet_id, topics):
+        if not self._awaited:
+            self._acked_at = ticks_ms()
+        self._awaited[packet_id] = topics
+
+    def _write(self, packet):
+        if self.state == _CONNECTING:
+            self._sent_early = True
+        if not self._unsent:
+            self._sent_at = ticks_ms()
+        self._unsent.append(packet)
+        self._flush_safely()
+
+    def _write_control(self, packet):
+        """Ahead of all that waits, but for the head, of which a part may have gone."""
+        self._unsent.insert(min(1, len(self._unsent)), packet)
+        self._flush_safely()
+
+    def _flush_safely(self):
+        """For public methods, which raise no network error: the next poll deals with it."""
+        if self._fault is None:
+            try:
+                self._flush()
+            except _Lost as lost:
+                self._fault = lost
+
+    def _flush(self):
+        while self._unsent:
+            packet = self._unsent[0]
+            piece = packet
+            if self._unsent_offset or self._is_airlift:
+                piece = memoryview(packet)[self._unsent_offset :]
+                if self._is_airlift:
+                    piece = piece[:_SPI_SLICE_BYTES]
+            sent = self._send(piece)
+            if not sent:
+                return
+            self._sent_at = ticks_ms()
+            self._unsent_offset += sent
+            if self._unsent_offset >= len(packet):
+                self._unsent.pop(0)
+                self._unsent_offset = 0
+            if self._is_airlift:
+                return  # one slice a poll: each takes milliseconds
+
+    def _send(self, data):
+        """Bytes taken by the socket, 0 if it has no room."""
+        socket = self._socket
+        try:
+            if not self._is_wiznet:
+                sent = socket.send(data)
+            else:
+                socket.settimeout(2)  # 0 means to it: wait for ever
+                sent = socket.send(data)
+                socket.settimeout(0)
+        except OSError as error:
+            # ENOMEM, ENOBUFS: lwIP has no buffer left just now, nothing was taken
+            if _would_block(error) or error.errno in (errno.ENOMEM, 105):
+                return 0
+            raise _Lost(self._line_error(error)) from None
+        except (RuntimeError, MMQTTException) as error:
+            raise _Lost(error) from None
+        return len(data) if sent is None else sent
+
+    # --- _Link: receiving ----------------------------------------------------------------------
+    # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A PUBLISH that does
+    # not fit collects in a bytearray of its own; one above max_message_bytes is read and thrown
+    # away, acknowledged all the same, so that the server does not send it for ever.
+
+    def _is_readable(self, now):
+        if self._ready is not None:
+            for _ in self._ready(0):
+                return True
+            gap_ms = _DEEP_CHECK_MS
+        else:
+            gap_ms = _SPI_GAP_MS if self._is_spi else 0
+        if ticks_diff(now, self._look_at) < 0:
+            return False
+        self._look_at = ticks_add(now, gap_ms)
+        return True
+
+    def _read(self):
+        """Take some packets; `_more` says that a read did not end in would-block yet."""
+        self._more = True
+        for _ in range(_WORK_PER_POLL):
+            if self.paused:
+                return
+            if not self._take_packet() and not self._fill():
+                self._more = False
+                return
+
+    def _receive(self, view):
+        """Bytes read, 0 if there are none now."""
+        try:
+            size = self._socket.recv_into(view, len(view))
+        except OSError as error:
+            if _would_block(error):
+                return 0
+            raise _Lost(self._line_error(error)) from None
+        except (RuntimeError, MMQTTException) as error:
+            raise _Lost(error) from None
+        if size:
+            self._received_at = ticks_ms()
+        elif not self._is_airlift:  # to that one 0 is "nothing yet", to all others "closed"
+            raise _Lost(self._closed())
+        return size
+
+    def _fill(self):
+        if self._large_head:
+            if self._large_body is None:
+                view = self._view[: min(_BUFFER_BYTES, self._large_size - self._large_end)]
+            else:
+                view = memoryview(self._large_body)[self._large_end :]
+            size = self._receive(view)
+            self._large_end += size
+            return size
+        if self._start:
+            left = self._end - self._start
+            self._view[:left] = self._view[self._start : self._end]
+            self._start, self._end = 0, left
+        size = self._receive(self._view[self._end :])
+        self._end += size
+        return size
+
+    def _take_packet(self):
+        """Deal with one whole packet; False if there is none yet."""
+        if self._large_head:
+            return self._large_end >= self._large_size and self._take_large()
+        position, size, shift = self._start + 1, 0, 0
+        while True:
+            if position >= self._end:
+                return False
+            byte = self._buffer[position]
+            position += 1
+            size |= (byte & 127) << shift
+            if byte < 128:
+                break
+            shift += 7
+            if shift > 21:
+                raise _Lost(TBError("protocol: a length of more than four bytes"))
+        head = self._buffer[self._start]
+        if position + size <= self._end:
+            self._start = position + size
+            self._handle(head, self._view[position : position + size])
+            return True
+        if position + size - self._start <= _BUFFER_BYTES:
+            return False
+        return self._begin_large(head, position, size)
+
+    def _begin_large(self, head, position, size):
+        """A packet above the buffer's size begins; False if more of its head is needed first."""
+        if head & 0xF0 != _PUBLISH:
+            raise _Lost(TBError("protocol: %d bytes in a packet of type 0x%02x" % (size, head)))
+        have = self._end - position
+        body = self._large_buffer(size) if size <= self.max_message_bytes else None
+        self._large_id = 0
+        if body is not None:
+            body[:have] = self._view[position : self._end]
+        elif head & 6:
+            if have < 2:
+                return False
+            at = 2 + (self._buffer[position] << 8 | self._buffer[position + 1])
+            if position - self._start + at + 2 <= _BUFFER_BYTES:
+                if have < at + 2:
+                    return False
+                at += position
+                self._large_id = self._buffer[at] << 8 | self._buffer[at + 1]
+        self._large_head, self._large_body = head, body
+        self._large_size, self._large_end = size, have
+        self._start = self._end = 0
+        return True
+
+    def _large_buffer(self, size):
+        for _ in range(2):
+            try:
+                return bytearray(size)
+            except MemoryError:
+                gc.collect()
+        return None
+
+    def _take_large(self):
+        head, body = self._large_head, self._large_body
+        self._large_head, self._large_body = 0, None
+        if body is not None:
+            self._handle(head, memoryview(body))
+            return True
+        if self._large_id:
+            self._write_control(_packet(_PUBACK, _uint16(self._large_id)))
+        self._note_oversize(self._large_size)
+        return True
+
+    def _note_oversize(self, size):
+        self._stats["oversize"] += 1
+        self.on_error(TBError("a message of %d bytes was thrown away: no room" % size))
+
+    def _handle(self, head, body):
+        method = _PACKETS.get(head & 0xF0)
+        if method is None or (head == _CONNACK) != (self.state == _CONNECTING):
+            tls = " (a TLS alert: tls= is missing)" if head == 0x15 else ""
+            raise _Lost(TBError("protocol: unexpected packet of type 0x%02x%s" % (head, tls)))
+        try:
+            getattr(self, method)(head, body)
+        except MemoryError:
+            gc.collect()
+            self._note_oversize(len(body))
+        except (IndexError, ValueError):
+            raise _Lost(TBError("protocol: malformed packet of type 0x%02x" % head)) from None
+
+    def _on_connack(self, _head, body):
+        code = body[1]
+        if code:
+            if code != 3:  # "not available" may pass, the others stay: no fast retry
+                self._attempts = _BACKOFF_LAST
+            raise _Lost(TBRefusedError(code, self.credential))
+        self._acked_at = self._moved_at = ticks_ms()
+        self.error = None
+        # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
+        if not self._early and self._topics:
+            self._subscribe(list(self._topics.items()))
+        self._move(_ONLINE)
+
+    def _on_publish(self, head, body):
+        quality_of_service = head >> 1 & 3
+        end = 2 + (body[0] << 8 | body[1])
+        if quality_of_service > 1 or end + 2 * quality_of_service > len(body):
+            raise ValueError
+        topic = str(body[2:end], "utf-8")
+        payload = bytes(body[end + 2 * quality_of_service :])
+        if quality_of_service:
+            self._write_control(_packet(_PUBACK, bytes(body[end : end + 2])))
+        self._stats["received"] += 1
+        self.on_message(topic, payload)
+
+    def _acknowledge(self, body):
+        """What was awaited under the packet id in *body*; False: nothing."""
+        topics = self._awaited.pop(body[0] << 8 | body[1], False)
+        if topics is not False:
+            self._acked_at = ticks_ms()
+            self._acknowledged = True
+        return topics
+
+    def _on_puback(self, _head, body):
+        if self._acknowledge(body) is None:
+            self.on_ack(body[0] << 8 | body[1])
+
+    def _on_suback(self, _head, body):
+        for count, topic in enumerate(self._acknowledge(body) or ()):
+            if body[2 + count] > 2:
+                self._stats["refused_subscriptions"] += 1
+                self.on_error(TBError("the server refused the subscription to %s" % topic))
+
+    def _on_unsuback(self, _head, body):
+        self._acknowledge(body)
+
+    def _on_pingresp(self, _head, _body):
+        self._ping_at = None
+
+
+# --- the outbox's and the requests' entries ----------------------------------------------------
+
+
+class _Message:
+    """One entry of the outbox: kept until it is acknowledged."""
+
+    def __init__(self, message_id, topic, payload, quality_of_service, flags, captured_ms):
+        self.id = message_id
+        self.topic = topic
+        self.payload = payload
+        self.quality_of_service = quality_of_service
+        self.flags = flags
+        self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
+        self.is_late = False
+        self.packet_id = 0  # not 0: was sent, together with its neighbours of the same number
+        self.failures = 0
+
+    @property
+    def size(self):
+        return len(self.payload) + _MESSAGE_OVERHEAD_BYTES
+
+    def travels_with(self, other):
+        """Whether both may be parts of one batch of late readings."""
+        return (
+            self.captured_ms is not None
+            and other.captured_ms is not None
+            and self.quality_of_service == other.quality_of_service
+            and not (self.packet_id or self.failures)
+        )
+
+
+class _Request:
+    """What waits for its answer: an attribute request, or an RPC call of ours."""
+
+    def __init__(self, topic, body, callback, deadline, message_id):
+        self.topic = topic
+        self.body = body
+        self.callback = callback
+        self.deadline = deadline
+        self.message_id = message_id
+
+
+class _Shared:
+    """The last known shared attributes; reads like a dict. See `TBDeviceMqttClient.shared`."""
+
+    def __init__(self):
+        self._known = {}
+        self._defaults = {}
+
+    def setdefault(self, key: str, value: Any) -> Any:
+        """Give *key* a default, which counts while the server has no value for it."""
+        self._defaults[key] = value
+        return self[key]
+
+    def __getitem__(self, key):
+        if key in self._known:
+            return self._known[key]
+        return self._defaults[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+    def __contains__(self, key):
+        return key in self._known or key in self._defaults
+
+    def keys(self) -> list:
+        return list(self._known) + [key for key in self._defaults if key not in self._known]
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    def __len__(self):
+        return len(self.keys())
+
+    def items(self) -> list:
+        return [(key, self[key]) for key in self.keys()]
+
+    def values(self) -> list:
+        return [self[key] for key in self.keys()]
+
+    def _update(self, changes):
+        self._known.update(changes)
+
+    def _delete(self, keys):
+        for key in keys:
+            self._known.pop(key, None)
+
+    def _replace(self, values):
+        """Take the server's whole answer: ``(what changed, keys that are gone)``."""
+        known, self._known = self._known, dict(values)
+        changed = {
+            key: values[key] for key in values if key not in known or known[key] != values[key]
+        }
+        return changed, [key for key in known if key not in values]
+
+
+_COUNTERS = (
+    "connects",  # attempts
+    "sent",  # packets; several readings may travel in one
+    "resent",
+    "acknowledged",  # messages
+    "dropped",
+    "left_out",  # keys, with strict=False
+    "received",
+    "unexpected",  # received, and nobody could use it
+    "oversize",  # thrown away: longer than max_message_bytes
+    "handler_errors",
+    "rpc_repeated",  # the same request again, answered from memory
+    "refused_subscriptions",
+)
+
+_READ_SHARED = const(1)  # stands for a callback: the answer is for `shared`
+
+# --- what the server may send ------------------------------------------------------------------
+
+_INBOUND = (  # topic prefix, longest first; decoder (None: leave bytes); method
+    (_ATTRIBUTES_RESPONSE, loads, "_on_attributes_response"),
+    (_ATTRIBUTES, loads, "_on_attributes_changed"),
+    (_RPC_REQUEST, None, "_on_rpc_request"),
+    (_RPC_RESPONSE, loads, "_on_rpc_response"),
+)
+
+
+def _default_client_id():
+    """Unique to the board; on a computer unique to the client."""
+    if sys.implementation.name == "circuitpython":
+        from microcontroller import cpu
+
+        return "tb-" + "".join(["%02x" % byte for byte in cpu.uid])
+    return "tb-%08x%08x" % (getrandbits(32), getrandbits(32))
+
+
+def _network(radio, network_adapter):
+    """``(radio, socket pool, TLS context or None)`` of what the user gave, or of what is there."""
+    if network_adapter is not None:
+        return None, network_adapter.get_socket_pool(), network_adapter.get_ssl_context()
+    if radio is None and sys.implementation.name == "circuitpython":
+        from wifi import radio
+    if radio is None:
+        import socket
+
+        return None, socket, None
+    from adafruit_connection_manager import get_radio_socketpool, get_radio_ssl_context
+
+    return radio, get_radio_socketpool(radio), get_radio_ssl_context(radio)
+
+
+def _tls_context(tls, radio_context):
+    """The TLS context that *tls* asks for: True, the path of a CA file, or a context."""
+    if hasattr(tls, "wrap_socket"):
+        return tls
+    if tls is not True and not isinstance(tls, str):
+        raise TypeError("tls %r: True, the path of a CA file, or an ssl.SSLContext" % (tls,))
+    if tls is True and radio_context is not None:
+        return radio_context
+    import ssl
+
+    if tls is True:
+        return ssl.create_default_context()
+    with open(tls) as file:
+        authorities = file.read()
+    if sys.implementation.name == "cpython":
+        return ssl.create_default_context(cadata=authorities)
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=authorities)
+    return context
+
+
+class TBDeviceMqttClient:
+    """A device of a ThingsBoard server.
+
+    :param str host: name or address of the server
+    :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883
+    :param str access_token: the device's access token
+    :param int quality_of_service: of what is sent, 0 or 1. Defaults to 1: kept until the server
+        has acknowledged it
+    :param str client_id: MQTT client identifier. Defaults to one that is unique to the board
+    :param network_adapter: an adapter of the reference SDK (``get_socket_pool()``,
+        ``get_ssl_context()``), instead of *radio*
+    :param str username: with *password* instead of an access token (MQTT Basic credentials)
+    :param tls: True (the system's authorities), the path of a CA file in PEM format, or an
+        ``ssl.SSLContext`` of your own, for example one with a client certificate
+    :param radio: ``wifi.radio``, an ``ESP_SPIcontrol`` or a ``WIZNET5K``. Defaults to the board's
+        own Wi-Fi; on a computer to its network
+    :param socket_pool: instead of *radio*, with *tls* a context or True
+    :param int keep_alive: seconds; a dead connection is noticed within that time. 0: never
+    :param int queue_size: messages that are kept while they can't be sent. When full, the oldest
+        telemetry goes, and `on_drop` is told
+    :param int queue_bytes: the same in bytes
+    :param bool strict: what to do with a value that ThingsBoard would dislike (None, NaN, ...).
+        True: raise an error that names the key, nothing is sent. False: leave out the key alone
+        and count it in ``stats["left_out"]``
+    :param logger: an object with ``debug``, ``info`` and ``warning``. Defaults to none; the
+        library prints nothing
+    :raises ValueError, TypeError: an argument that can't be right; the text names it
+    """
+
+    connect_timeout = 5
+    """Seconds that each step of one attempt (DNS, TCP, TLS) may block at most."""
+    request_timeout = 10
+    """Seconds after which a request without an answer fails with `TBTimeoutError`."""
+    max_message_bytes = 16384
+    """The longest message that is accepted or sent; others are thrown away or refused."""
+    clean_session = True
+    """As in CONNECT. ThingsBoard keeps no session either way."""
+    user_data = None
+    """Handed to the five callbacks below as their second argument."""
+    idle = None
+    """Called while `connect`, `wait_for_msg` and `flush` wait, for example to feed a watchdog."""
+    on_connect = None
+    """``on_connect(client, user_data, flags, rc)``, shaped as in MiniMQTT; both are 0."""
+    on_disconnect = None
+    """``on_disconnect(client, user_data, rc)``: 0 after `disconnect`, 1 if it was lost."""
+    on_state = None
+    """``on_state(client, user_data, state, reason)``: each change of `state`, and why."""
+    on_publish = None
+    """``on_publish(client, user_data, topic, message_id)``: acknowledged by the server."""
+    on_drop = None
+    """``on_drop(client, user_data, topic, message_id, payload, reason)``: it won't be sent.
+
+    Of more than 64 between two polls the rest is only counted.
+    """
+    last_error = None
+    """The last exception of the connection, the server or a handler."""
+    stats = None
+    """Counters since the start, a dict; the names say what."""
+
+    def __init__(
+        self,
+        host: str,
+        port: Union[int, str, None] = None,
+        access_token: Optional[str] = None,
+        quality_of_service: Optional[int] = 1,
+        client_id: Optional[str] = None,
+        network_adapter: Any = None,
+        *,
+        username: Optional[str] = None,
+        password: Optional[str] = None,
+        tls: Any = None,
+        radio: Any = None,
+        socket_pool: Any = None,
+        keep_alive: int = 60,
+        queue_size: int = 64,
+        queue_bytes: int = 8192,
+        strict: bool = True,
+        logger: Any = None,
+    ) -> None:
+        if not isinstance(host, str) or not host or "/" in host:
+            raise ValueError("host %r is no host name: leave out mqtt:// and the like" % (host,))
+        _check_number("keep_alive", keep_alive, 0, 65535)
+        _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS // 2)
+        _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
+        self._quality_of_service = 1
+        self._quality_of_service = self._given(quality_of_service)
+        self._strict = strict
+        self._logger = logger
+
+        self.stats = dict.fromkeys(_COUNTERS, 0)
+        self._link = self._build_link(
+            {
+                "broker": host,
+                "port": _check_port(port, 8883 if tls else 1883),
+                "client_id": client_id or _default_client_id(),
+                "keep_alive": keep_alive,
+            },
+            (access_token, username, password),
+            tls,
+            (radio, network_adapter, socket_pool),
+        )
+        self._events = []  # calls of our methods that call handlers, in the order they came
+        self._is_delivering = False
+        self._plain = None  # MQTTMatcher: topic filter -> callback of subscribe()
+
+        self._outbox = []
+        self._outbox_sent = 0  # entries at the front that are in flight
+        self._outbox_packets = 0  # packets that they make
+        self._outbox_window = _WINDOW
+        self._outbox_bytes = 0
+        self._outbox_size = queue_size
+        self._outbox_max_bytes = queue_bytes
+        self._outbox_id = 0
+        self._outbox_stamp_ms = 0
+        self._outbox_epoch_ms = None
+
+        self._requests = {}  # request id -> _Request
+        self._request_id = 0
+
+        self._attributes_watches = {}  # id -> (key, or None for all, callback)
+        self._attributes_watch_id = 0
+        self._attributes_shared = None
+
+        self._rpc_handler = None
+        self._rpc_methods = {}
+        self._rpc_memory = []  # [request id, checksum of the request, reply or None, time]
+
+    def _build_link(self, settings, credentials, tls, network):
+        access_token, username, password = credentials
+        if access_token and (username or password):
+            raise ValueError("access_token, or username and password, not both")
+        if password and not username:
+            raise ValueError("password without username: the server would refuse it")
+        settings["username"] = access_token or username
+        settings["password"] = password or ""
+        radio, adapter, pool = network
+        context = None
+        if pool is None:
+            radio, pool, context = _network(radio, adapter)
+        context = _tls_context(tls, context) if tls else None
+        link = _Link(settings, pool, context, radio, self.stats)
+        if username:
+            link.credential = "user name and password"
+        elif not access_token:
+            link.credential = "client certificate" if tls else "client id"
+        link.on_message = self._link_message
+        link.on_ack = self._outbox_acknowledged
+        link.on_state = self._link_moved
+        link.on_error = self._note_error
+        return link
+
+    @classmethod
+    def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
+        """A client of what settings.toml says (on a computer: the environment).
+
+        THINGSBOARD_HOST, THINGSBOARD_PORT, THINGSBOARD_TOKEN and THINGSBOARD_TLS (1, or the path
+        of a CA file). *options*: further arguments of the constructor, which win.
+
+        :raises ValueError: THINGSBOARD_HOST is missing
+        """
+        from os import getenv
+
+        host = options.pop("host", None) or getenv("THINGSBOARD_HOST")
+        if not host:
+            raise ValueError("THINGSBOARD_HOST is missing in settings.toml")
+        tls = getenv("THINGSBOARD_TLS")
+        if str(tls).lower() in ("1", "true"):
+            tls = True
+        elif not tls or str(tls).lower() in ("0", "false", "none"):
+            tls = None
+        for name, value in (
+            ("port", getenv("THINGSBOARD_PORT")),
+            ("access_token", getenv("THINGSBOARD_TOKEN")),
+            ("tls", tls),
+        ):
+            if name not in options:
+                options[name] = value
+        return cls(host, **options)
+
+    # --- client: link --------------------------------------------------------------------------
+    # connect() starts the link; it stays in charge until disconnect(). What it brings is noted as
+    # events; check_for_msg() delivers them, one handler at a time, as the last thing it does.
+
+    @property
+    def connected(self) -> bool:
+        """True between the server's CONNACK and the moment the connection is known to be gone."""
+        return self._link.state == _ONLINE
+
+    def is_connected(self) -> bool:
+        """The same as `connected`."""
+        return self.connected
+
+    @property
+    def state(self) -> str:
+        """``"stopped"``, ``"waiting"`` (for the next attempt), ``"connecting"``, ``"online"``."""
+        return self._link.state
+
+    def connect(self, timeout: float = 10) -> bool:
+        """Connect, and from then on stay connected: `check_for_msg` reconnects by itself.
+
+        :param timeout: seconds. 0: start and go on, never raises; see `state` and `on_connect`
+        :return: True when online; with ``timeout=0`` whether it is already
+        :raises TBRefusedError: the server refused; the text says which credential and why
+        :raises TBTimeoutError: no answer to CONNECT in time
+        :raises OSError: no connection; the text says what to change
+
+        After an error the client goes on trying, with pauses that grow to a minute; `disconnect`
+        ends that.
+        """
+        timeout = _check_timeout(timeout, 10)
+        link = self._link
+        link.connect_timeout_s = self.connect_timeout
+        link.clean_session = self.clean_session
+        link.max_message_bytes = self.max_message_bytes
+        if not self.connected:
+            link.start()
+        if timeout and not self._wait(self._connect_ended, timeout):
+            raise TBTimeoutError("no answer to CONNECT within %g s" % timeout)
+        if timeout and link.error is not None:
+            raise link.error
+        return self.connected
+
+    def _connect_ended(self, _handled):
+        return self.connected or self._link.error is not None
+
+    def disconnect(self) -> None:
+        """Say DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
+        self._link.stop()
+        self._deliver()
+
+    def __enter__(self):
+        self.connect()
+        return self
+
+    def __exit__(self, kind, _value, _traceback):
+        if kind is None and self.connected:
+            self.flush(self.request_timeout)
+        self.disconnect()
+
+    def check_for_msg(self) -> int:
+        """Send, receive, reconnect, call handlers: what is due, without waiting for anything.
+
+        Call it often, at least several times a second. Only an attempt to connect takes longer
+        than some milliseconds, see `connect_timeout`.
+
+        :return: how many messages were handled
+        :raises: nothing; see `last_error`, `stats` and the callbacks. A message is acknowledged
+            before its handler runs
+        """
+        self._link.poll()
+        if self._outbox_sent < len(self._outbox):
+            self._outbox_pump()
+        if self._requests:
+            self._expire_requests()
+        if self._events:
+            return self._deliver()
+        return 0
+
+    def wait_for_msg(self, timeout: Optional[float] = None) -> int:
+        """Poll until a message was handled.
+
+        :param timeout: seconds. Defaults to None: without end; from inside a handler, which keeps
+            other messages waiting, `request_timeout`
+        :return: how many messages were handled, 0 after *timeout*
+        """
+        return self._wait(int, timeout) or 0
+
+    def flush(self, timeout: Optional[float] = None) -> bool:
+        """Poll until the server has acknowledged all that was sent.
+
+        :param timeout: seconds. Defaults as in `wait_for_msg`
+        :return: True if nothing is queued any more. False after *timeout*, or if stopped
+        """
+        self._wait(self._is_flushed, timeout)
+        return not self._outbox and not self._link.has_unsent
+
+    def _is_flushed(self, _handled):
+        return self.state == _STOPPED or (not self._outbox and not self._link.has_unsent)
+
+    def _wait(self, is_done, timeout):
+        """Poll until ``is_done(messages handled)``, which is returned; False after *timeout*."""
+        timeout = _check_timeout(timeout, self.request_timeout if self._is_delivering else None)
+        started = ticks_ms()
+        while True:
+            done = is_done(self.check_for_msg())
+            if done:
+                return done
+            if timeout is not None and ticks_diff(ticks_ms(), started) >= timeout * 1000:
+                return False
+            if self.idle is not None:
+                self.idle()
+            time.sleep(0.001)
+
+    def _link_message(self, topic, payload):
+        self._note_event("_dispatch", topic, payload)
+
+    def _link_moved(self, state, previous, reason):
+        if reason is not None:
+            self._note_error(reason)
+        if state == _ONLINE:
+            self._rpc_keep()
+            self._requests_repeat()
+        elif state != _CONNECTING:
+            self._rpc_forget()
+            self._outbox_rewind(previous == _ONLINE)
+            self._requests_interrupted(state)
+        self._note_event("_tell_state", (state, previous), reason)
+
+    def _tell_state(self, states, reason):
+        state, previous = states
+        if state == _ONLINE:
+            self._tell(self.on_connect, 0, 0)
+        elif previous == _ONLINE:
+            self._tell(self.on_disconnect, 0 if state == _STOPPED else 1)
+        self._tell(self.on_state, state, reason)
+        return 0
+
+    def _tell(self, callback, *arguments):
+        if callback is not None:
+            self._call(callback, self, self.user_data, *arguments)
+
+    def _tell_later(self, callback, method, first, second):
+        """For what comes in numbers: told if anybody listens, and if not too much waits."""
+        if callback is not None and len(self._events) < 4 * _MAX_EVENTS:
+            self._note_event(method, first, second)
+
+    def _tell_publish(self, topic, message_id):
+        self._tell(self.on_publish, topic, message_id)
+        return 0
+
+    def _tell_drop(self, message, reason):
+        self._tell(self.on_drop, message.topic, message.id, message.payload, reason)
+        return 0
+
+    # --- client: inbound -----------------------------------------------------------------------
+
+    def _note_event(self, method, first, second):
+        """Have `_deliver` call *method*; when too many wait, the link stops reading."""
+        self._events.append((method, first, second))
+        self._link.paused = len(self._events) >= _MAX_EVENTS
+
+    def _deliver(self):
+        """Do what was noted. From inside a handler: nothing, its own call is still under way."""
+        if self._is_delivering:
+            return 0
+        self._is_delivering = True
+        handled = 0
+        try:
+            for _ in range(len(self._events)):  # not those that come meanwhile
+                method, first, second = self._events.pop(0)
+                handled += getattr(self, method)(first, second)
+        finally:
+            self._is_delivering = False
+            self._link.paused = len(self._events) >= _MAX_EVENTS
+        return handled
+
+    def _dispatch(self, topic, payload):
+        is_expected = self._dispatch_plain(topic, payload)
+        for prefix, decode, method in _INBOUND:
+            if topic.startswith(prefix):
+                try:
+                    message = payload if decode is None else decode(payload)
+                    getattr(self, method)(topic[len(prefix) :], message)
+                except ValueError as error:
+                    self._note_unexpected(topic, error)
+                return 1
+        if not is_expected:
+            self._note_unexpected(topic, "nobody asked for it")
+        return 1
+
+    def _note_unexpected(self, topic, why):
+        self.stats["unexpected"] += 1
+        self._log("message on %s ignored: %s", topic, why)
+
+    def _note_error(self, error):
+        self.last_error = error
+        self._log("%s", error)
+
+    def _log(self, text, *arguments):
+        if self._logger is not None:
+            self._logger.warning(text, *arguments)
+
+    def _call(self, callback, *arguments):
+        """Call a handler; what it raises is counted, and returned instead of its result."""
+        if isinstance(callback, tuple):  # (callback, context), as in the reference SDK
+            callback, context = callback
+            arguments += (context,)
+        try:
+            return callback(*arguments)
+        except Exception as error:  # whatever a handler does, the poll goes on
+            self.stats["handler_errors"] += 1
+            self._note_error(error)
+            return error
+
+    # --- client: requests ----------------------------------------------------------------------
+    # A question goes out through the outbox under a number; the answer, the deadline or the loss
+    # of the connection ends it, whichever comes first. Whatever comes later finds no number.
+
+    def _ask(self, topic, body, callback, timeout):
+        if len(self._requests) >= _MAX_PENDING:
+            raise TBError("%d requests wait for their answers already" % _MAX_PENDING)
+        timeout = _check_timeout(timeout, self.request_timeout)
+        self._request_id += 1
+        message_id = self._send(topic + str(self._request_id), body, 1)
+        deadline = ticks_add(ticks_ms(), int(timeout * 1000))
+        request = _Request(topic, body, callback, deadline, message_id)
+        self._requests[self._request_id] = request
+        return self._request_id
+
+    def _answered(self, topic, request_id):
+        """The request that this answers, or None: late, twice, or of somebody else."""
+        request = self._requests.get(request_id)
+        if request is None or request.topic != topic:
+            raise ValueError("no request waits for this answer")
+        del self._requests[request_id]
+        return request
+
+    def _end_request(self, request_id, error):
+        request = self._requests.pop(request_id)
+        self._outbox_withdraw(request.message_id)
+        self._note_event("_tell_request", (request_id, request), error)
+
+    def _tell_request(self, numbered, error):
+        request_id, request = numbered
+        if request.callback is _READ_SHARED:
+            if self.connected:
+                self._attributes_read_shared()
+        elif request.callback is not None:
+            is_call = request.topic == _RPC_REQUEST
+            arguments = (request_id, None, error) if is_call else (None, error)
+            self._call(request.callback, *arguments)
+        return 0
+
+    def _expire_requests(self):
+        now = ticks_ms()
+        for request_id in self._requests:
+            if ticks_diff(now, self._requests[request_id].deadline) >= 0:
+                error = TBTimeoutError("no answer to request %d in time" % request_id)
+                self._end_request(request_id, error)
+                return  # one a poll: the dict has changed
+
+    def _requests_interrupted(self, state):
+        """Asking for attributes again does no harm; what a call of ours has done nobody knows."""
+        for request_id in list(self._requests):
+            request = self._requests[request_id]
+            if state == _STOPPED:
+                self._end_request(request_id, TBError("disconnected before the answer came"))
+            elif request.topic == _RPC_REQUEST and not self._outbox_has(request.message_id):
+                self._end_request(request_id, TBError("connection lost before the answer came"))
+
+    def _requests_repeat(self):
+        for request_id, request in list(self._requests.items()):
+            if not self._outbox_has(request.message_id):
+                topic = request.topic + str(request_id)
+                request.message_id = self._outbox_put(topic, request.body, 1)
+        if self._attributes_shared is not None:
+            self._attributes_read_shared()
+
+    # --- client: outbox ------------------------------------------------------------------------
+    # Whatever is to be sent enters at the end of one bounded list. Its front is in flight: sent
+    # and not yet acknowledged. PUBACK ends an entry of QoS 1, leaving ends one of QoS 0. When the
+    # connection is lost all begin again from the front, one at a time until the first PUBACK, so
+    # that a message after which the server hangs up is found and dropped.
+
+    @property
+    def pending_messages_count(self) -> int:
+        """Messages that the server has not acknowledged yet."""
+        return len(self._outbox)
+
+    def _send(self, topic, payload, quality_of_service, flags=0, captured_ms=None):
+        """Queue a message and send what can be sent. Its number, which `on_publish` tells."""
+        message_id = self._outbox_put(topic, payload, quality_of_service, flags, captured_ms)
+        self._outbox_pump()
+        return message_id
+
+    def _message_limit(self):
+        limit = min(self.max_message_bytes, _MAX_PACKET_BYTES - 2 * _MESSAGE_OVERHEAD_BYTES)
+        return min(limit, self._outbox_max_bytes - _MESSAGE_OVERHEAD_BYTES)
+
+    def _outbox_put(self, topic, payload, quality_of_service, flags=0, captured_ms=None):
+        limit = self._message_limit()
+        if len(payload) > limit:
+            raise ValueError(
+                "message to %s: %d bytes, the limit is %d (max_message_bytes, queue_bytes)"
+                % (topic, len(payload), limit)
+            )
+        message = _Message(
+            self._outbox_next_id(), topic, payload, quality_of_service, flags, captured_ms
+        )
+        message.is_late = self.state != _ONLINE
+        if not self._outbox_make_room(message.size):
+            self._outbox_report(message, "queue full")
+            return message.id
+        self._outbox.append(message)
+        self._outbox_bytes += message.size
+        return message.id
+
+    def _outbox_next_id(self):
+        """Message and packet identifier in one, 1 to 32767."""
+        while True:
+            self._outbox_id = self._outbox_id % (_SUBSCRIBE_IDS - 1) + 1
+            if not self._outbox_has(self._outbox_id):
+                return self._outbox_id
+
+    def _outbox_has(self, message_id):
+        for message in self._outbox:
+            if message.id == message_id:
+                return True
+        return False
+
+    def _outbox_make_room(self, size):
+        """Drop the oldest telemetry, else the oldest of all, until *size* bytes fit."""
+        while (
+            len(self._outbox) >= self._outbox_size
+            or self._outbox_bytes + size > self._outbox_max_bytes
+        ):
+            victim = self._outbox_oldest()
+            if victim is None:
+                return False  # all is in flight
+            self._outbox_remove(victim)
+            self._outbox_report(victim, "queue full")
+        return True
+
+    def _outbox_oldest(self):
+        waiting = self._outbox[self._outbox_sent :]
+        for message in waiting:
+            if message.topic == _TELEMETRY:
+                return message
+        return waiting[0] if waiting else None
+
+    def _outbox_remove(self, message):
+        self._outbox.remove(message)
+        self._outbox_bytes -= message.size
+
+    def _outbox_withdraw(self, message_id):
+        """Forget a message that nobody wants sent any more, if it is not in flight."""
+        for message in self._outbox[self._outbox_sent :]:
+            if message.id == message_id:
+                self._outbox_remove(message)
+
+    def _outbox_report(self, message, reason):
+        self.stats["dropped"] += 1
+        self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
+        self._tell_later(self.on_drop, "_tell_drop", message, reason)
+
+    def _outbox_pump(self):
+        """Send as much as the window and the socket allow."""
+        while (
+            self._outbox_sent < len(self._outbox)
+            and self._outbox_packets < self._outbox_window
+            and self._link.can_send
+        ):
+            self._outbox_send(self._outbox_batch())
+
+    def _outbox_batch(self):
+        """The next messages that travel as one packet: one, or late readings together."""
+        first = self._outbox[self._outbox_sent]
+        batch, size = [first], first.size
+        may_grow = first.captured_ms is not None and self._is_late(first) and self._epoch_ms()
+        for message in self._outbox[self._outbox_sent + 1 :]:
+            size += message.size
+            if first.packet_id:
+                if message.packet_id != first.packet_id:
+                    break  # what was sent together is sent again together
+            elif not (
+                may_grow
+                and size <= _BATCH_BYTES
+                and first.travels_with(message)
+                and message.travels_with(first)
+                and self._is_late(message)
+            ):
+                break
+            batch.append(message)
+        return batch
+
+    def _is_late(self, message):
+        """Whether a reading has waited for so long that its time must be told."""
+        if message.captured_ms and not message.is_late:
+            message.is_late = self._monotonic_ms() - message.captured_ms > _LATE_MS
+        return message.is_late
+
+    def _outbox_send(self, batch):
+        first = batch[0]
+        payload = first.payload
+        if first.captured_ms is not None:
+            payload = self._outbox_telemetry(batch)
+        quality_of_service = first.quality_of_service
+        flags = first.flags
+        if first.packet_id and quality_of_service:
+            flags |= _DUP
+            self.stats["resent"] += 1
+        else:
+            self.stats["sent"] += 1
+        for message in batch:
+            message.packet_id = first.id
+        if quality_of_service:
+            self._outbox_sent += len(batch)
+            self._outbox_packets += 1
+        else:
+            self._outbox_done(batch)
+        self._link.publish(first.topic, payload, quality_of_service, first.id, flags)
+
+    def _outbox_telemetry(self, batch):
+        lines = []
+        for message in batch:
+            ts = None
+            if message.captured_ms and self._is_late(message):
+                epoch_ms = self._epoch_ms()
+                if epoch_ms is not None:
+                    ts = epoch_ms + message.captured_ms
+            lines.extend(_lines(message.payload, ts))
+        return _telemetry_payload(lines)
+
+    def _outbox_done(self, messages):
+        for message in messages:
+            self._outbox_remove(message)
+            self._tell_later(self.on_publish, "_tell_publish", message.topic, message.id)
+
+    def _outbox_in_flight(self, packet_id):
+        flying = self._outbox[: self._outbox_sent]
+        return [message for message in flying if message.packet_id == packet_id]
+
+    def _outbox_acknowledged(self, packet_id):
+        done = self._outbox_in_flight(packet_id)
+        if not done:
+            return
+        self._outbox_sent -= len(done)
+        self._outbox_packets -= 1
+        self._outbox_window = _WINDOW
+        self.stats["acknowledged"] += len(done)
+        self._outbox_done(done)
+
+    def _outbox_rewind(self, was_online):
+        """Nothing is in flight any more; all that was begins again, and now is late."""
+        flying = self._outbox[: self._outbox_sent]
+        was_alone = self._outbox_packets == 1 and not self._link.has_unsent
+        for message in flying:
+            message.is_late = True
+        self._outbox_sent = self._outbox_packets = 0
+        if flying:
+            self._outbox_window = 1
+        if was_alone and was_online:
+            self._outbox_blame(flying)
+
+    def _outbox_blame(self, batch):
+        """The server went away with nothing but *batch* unanswered: one more mark against it."""
+        for message in batch:
+            message.failures += 1
+            if len(batch) > 1:
+                message.packet_id = 0  # from now on each alone, to find the one
+            elif message.failures >= _MAX_FAILURES:
+                self._outbox_remove(message)
+                self._outbox_report(message, "server hung up %d times" % message.failures)
+
+    def _monotonic_ms(self):
+        return monotonic_ns() // 1000000
+
+    def _epoch_ms(self):
+        """What makes a `_monotonic_ms` a ThingsBoard ``ts``; None while the clock is not set.
+
+        Kept as it is unless the clock was set: boards have whole seconds only, and readings must
+        not move against each other.
+        """
+        now_s = time.time()
+        if now_s < _CLOCK_SET_S:
+            return None
+        epoch_ms = int(now_s * 1000) - self._monotonic_ms()
+        known_ms = self._outbox_epoch_ms
+        if known_ms is None or abs(epoch_ms - known_ms) > _CLOCK_STEP_MS:
+            self._outbox_epoch_ms = epoch_ms
+        return self._outbox_epoch_ms
+
+    # --- client: telemetry ---------------------------------------------------------------------
+
+    def send_telemetry(self, data: Any, quality_of_service: Optional[int] = None) -> Any:
+        """Send readings.
+
+        :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
+            with the time in milliseconds since 1970; a list of those. A reading without time
+            gets the server's, or if it has to wait its own time of capture
+        :param int quality_of_service: 0 or 1. Defaults to the client's
+        :return: message id, the last one if it took several; None if nothing was left to send
+        :raises TypeError: a key or a value of a type that can't be sent
+        :raises ValueError: NaN, infinity, an empty dict or list, a value above the size limit
+
+        A numeric string such as "007" or "1.10" becomes a number on the server. Source: MQTT
+        Device API, "Telemetry upload API"; server: JsonConverter.java.
+        """
+        quality_of_service = self._given(quality_of_service)
+        skipped = None if self._strict else []
+        messages = _telemetry(data, self._message_limit(), skipped)
+        self._count_left_out(skipped)
+        message_id = None
+        for has_time, readings in messages:
+            captured_ms = 0 if has_time else self._stamp(readings.count(b"\n") + 1)
+            message_id = self._outbox_put(_TELEMETRY, readings, quality_of_service, 0, captured_ms)
+        self._outbox_pump()
+        return message_id
+
+    def _stamp(self, count):
+        """A time of capture for *count* readings, later than all before."""
+        stamp_ms = max(self._monotonic_ms(), self._outbox_stamp_ms + 1)
+        self._outbox_stamp_ms = stamp_ms + count - 1
+        return stamp_ms
+
+    def _given(self, quality_of_service):
+        if quality_of_service is None:
+            return self._quality_of_service
+        return _check_quality_of_service(quality_of_service)
+
+    def _count_left_out(self, skipped):
+        if skipped:
+            self.stats["left_out"] += len(skipped)
+            self._log("left out: %s", ", ".join([str(key) for key in skipped]))
+
+    # --- client: attributes --------------------------------------------------------------------
+    # Client attributes are ours and go to the server; shared attributes are the server's and come
+    # to us: asked for by request_attributes(), or pushed to those who subscribed.
+
+    def send_attributes(self, data: dict, quality_of_service: Optional[int] = None) -> Any:
+        """Send client attributes, ``{key: value}``.
+
+        Arguments, result and errors as of `send_telemetry`.
+        """
+        quality_of_service = self._given(quality_of_service)
+        skipped = None if self._strict else []
+        values = _check_values(data, skipped)
+        self._count_left_out(skipped)
+        message_id = None
+        for text in _objects(values, self._message_limit()) if values else ():
+            message_id = self._outbox_put(_ATTRIBUTES, text, quality_of_service)
+        self._outbox_pump()
+        return message_id
+
+    def request_attributes(
+        self,
+        client_keys: Any = None,
+        shared_keys: Any = None,
+        callback: Any = None,
+        timeout: Optional[float] = None,
+    ) -> int:
+        """Ask for current attribute values; the answer comes to *callback* from a later poll.
+
+        :param client_keys: names such as ``("uptime",)``, or one name; likewise *shared_keys*. No
+            keys at all: all client and all shared attributes
+        :param callback: ``callback(result, exception)``; *result* is
+            ``{"client": {...}, "shared": {...}}``, without what was not found, or None with
+            *exception* a `TBTimeoutError`, or a `TBError` after `disconnect`
+        :param timeout: seconds. Defaults to `request_timeout`
+        :return: request id
+        :raises ValueError: a key is empty or contains a comma, which separates keys
+
+        If the connection is lost meanwhile it is asked again. Source: MQTT Device API, "Request
+        attribute values from the server"; server: JsonMqttAdaptor.java.
+        """
+        if callback is not None:
+            _check_callable("callback", callback[0] if isinstance(callback, tuple) else callback)
+        body = {}
+        if client_keys:
+            body["clientKeys"] = _keys("client_keys", client_keys)
+        if shared_keys:
+            body["sharedKeys"] = _keys("shared_keys", shared_keys)
+        self._link.subscribe(_ATTRIBUTES_RESPONSE + "+", 1)
+        return self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
+
+    def _on_attributes_response(self, request_id, result):
+        request = self._answered(_ATTRIBUTES_REQUEST, int(request_id))
+        if not isinstance(result, dict):
+            raise ValueError("no JSON object")
+        if request.callback is _READ_SHARED:
+            self._attributes_replace(result.get("shared", {}))
+            return
+        if self._attributes_shared is not None:
+            self._attributes_shared._update(result.get("shared", {}))
+        if request.callback is not None:
+            self._call(request.callback, result, None)
+
+    def subscribe_to_attribute(self, key: str, callback: Any) -> int:
+        """Have *callback* called when the shared attribute *key* changes or is deleted.
+
+        :param callback: ``callback(result, *args)``; *result* is what the server pushed: all keys
+            that changed together, or ``{"deleted": [key, ...]}``
+        :return: id for `unsubscribe_from_attribute`
+
+        Changes made while offline are not pushed later; who uses `shared` is told all the same.
+        """
+        _check_key(key)
+        return self._watch_attributes(key, callback)
+
+    def subscribe_to_all_attributes(self, callback: Any) -> int:
+        """The same for every shared attribute."""
+        return self._watch_attributes(None, callback)
+
+    def _watch_attributes(self, key, callback):
+        _check_callable("callback", callback)
+        self._attributes_watch_id += 1
+        self._attributes_watches[self._attributes_watch_id] = (key, callback)
+        self._link.subscribe(_ATTRIBUTES, 1)
+        return self._attributes_watch_id
+
+    def unsubscribe_from_attribute(self, subscription_id: Any) -> None:
+        """Call that callback no more; ``"*"``: none of them. An unknown id is no error."""
+        if subscription_id == "*":
+            self._attributes_watches.clear()
+        else:
+            self._attributes_watches.pop(subscription_id, None)
+        if not self._attributes_watches and self._attributes_shared is None:
+            self._link.unsubscribe(_ATTRIBUTES)
+
+    def clean_device_sub_dict(self) -> None:
+        """Forget all attribute subscriptions."""
+        self.unsubscribe_from_attribute("*")
+
+    def _on_attributes_changed(self, _rest, changes):
+        if not isinstance(changes, dict):
+            raise ValueError("no JSON object")
+        deleted = changes.get("deleted")
+        if not isinstance(deleted, list) or len(changes) > 1:
+            deleted = ()
+        if self._attributes_shared is not None:
+            if deleted:
+                self._attributes_shared._delete(deleted)
+            else:
+                self._attributes_shared._update(changes)
+        self._tell_watches(changes, deleted or changes)
+
+    def _tell_watches(self, result, keys):
+        """Each callback once, in the order of subscription."""
+        told = []
+        for watch_id in sorted(self._attributes_watches):
+            watch = self._attributes_watches.get(watch_id)  # a callback may unsubscribe another
+            if watch is None or watch[1] in told or not (watch[0] is None or watch[0] in keys):
+                continue
+            told.append(watch[1])
+            self._call(watch[1], result, None)
+
+    @property
+    def shared(self) -> "_Shared":
+        """The last known shared attributes, like a dict: ``client.shared["interval"]``.
+
+        From its first use on it is read again after each connect, and what differs reaches the
+        attribute subscriptions as if it had been pushed. Defaults, for what the server does not
+        know: ``client.shared.setdefault("interval", 10)``.
+        """
+        if self._attributes_shared is None:
+            self._attributes_shared = _Shared()
+            self._link.subscribe(_ATTRIBUTES, 1)
+            self._link.subscribe(_ATTRIBUTES_RESPONSE + "+", 1)
+            if self.connected:
+                self._attributes_read_shared()
+        return self._attributes_shared
+
+    def _attributes_read_shared(self):
+        for request in self._requests.values():
+            if request.callback is _READ_SHARED:
+                return  # asked already, and asked again with the others
+        if len(self._requests) < _MAX_PENDING:
+            self._ask(_ATTRIBUTES_REQUEST, b"{}", _READ_SHARED, None)
+
+    def _attributes_replace(self, values):
+        """Take over all shared attributes; what differs is told as a push would have told it."""
+        changed, deleted = self._attributes_shared._replace(values)
+        if changed:
+            self._tell_watches(changed, changed)
+        if deleted:
+            self._tell_watches({"deleted": deleted}, deleted)
+
+    # --- client: rpc ---------------------------------------------------------------------------
+    # Server-side RPC: the server calls, we reply under the same number. The server pushes what is
+    # unanswered again at each subscribe, so the last requests are remembered with their replies.
+    # Client-side RPC: we call, the server's rule chain replies.
+
+    def set_server_side_rpc_request_handler(self, handler: Any) -> None:
+        """Have *handler* called for each RPC that no `rpc` method takes.
+
+        :param handler: ``handler(request_id, request_body)`` with an int and
+            ``{"method": ..., "params": ...}``. What it returns is the reply; if it returns None,
+            it has sent one with `send_rpc_reply`, or will. None: no handler
+        """
+        if handler is not None:
+            _check_callable("handler", handler)
+        self._rpc_handler = handler
+        self._rpc_listen()
+
+    def rpc(self, method: str) -> Callable:
+        """Decorator: the function answers RPCs of that name.
+
+        It gets *params*; what it returns is the reply. If it raises, or if nobody answers to a
+        method, the reply is ``{"error": "..."}``.
+        """
+        if not isinstance(method, str):
+            raise TypeError('rpc: the name of a method, as in @client.rpc("setLamp")')
+
+        def register(function):
+            self._rpc_methods[method] = function
+            self._rpc_listen()
+            return function
+
+        return register
+
+    def _rpc_listen(self):
+        if self._rpc_handler is not None or self._rpc_methods:
+            self._link.subscribe(_RPC_REQUEST + "+", 1)
+        else:
+            self._link.unsubscribe(_RPC_REQUEST + "+")
+
+    def _on_rpc_request(self, request_id, payload):
+        request_id = int(request_id)
+        checksum = crc32(payload)
+        if self._rpc_answer_again(request_id, checksum):
+            return
+        request = loads(payload)
+        if not isinstance(request, dict) or "method" not in request:
+            raise ValueError("no method")
+        self._rpc_memory.append([request_id, checksum, None, self._monotonic_ms()])
+        del self._rpc_memory[:-_RPC_MEMORY]
+        reply = self._rpc_execute(request_id, request)
+        if reply is not None:
+            self._rpc_reply(request_id, reply)
+
+    def _rpc_execute(self, request_id, request):
+        """JSON text of the reply; None: the handler sends its own."""
+        method = request["method"]
+        if method in self._rpc_methods:
+            result = self._call(self._rpc_methods[method], request.get("params"))
+        elif self._rpc_handler is not None:
+            result = self._call(self._rpc_handler, request_id, request)
+            if result is None:
+                return None
+        else:
+            result = LookupError("unknown method: %s" % method)
+        if not isinstance(result, Exception):
+            try:
+                return self._rpc_text(result)
+            except (TypeError, ValueError) as error:
+                result = error
+                self._note_error(error)
+        return _json({"error": str(result) or type(result).__name__})
+
+    def _rpc_text(self, response):
+        if response is not None:
+            response = _check_value("response", response)
+        text = _json(response)
+        if len(text) > self._message_limit():
+            raise ValueError("response: %d bytes are too many" % len(text))
+        return text
+
+    def send_rpc_reply(self, request_id: Union[int, str], response: Any) -> int:
+        """Answer a server-side RPC.
+
+        :param request_id: as the handler got it
+        :param response: anything that JSON can say
+        :return: message id
+        """
+        return self._rpc_reply(int(request_id), self._rpc_text(response))
+
+    def _rpc_reply(self, request_id, text):
+        for remembered in self._rpc_memory:
+            if remembered[0] == request_id:
+                remembered[2] = text
+        return self._send(_RPC_RESPONSE + str(request_id), text, 1)
+
+    def _rpc_answer_again(self, request_id, checksum):
+        """Whether this very request was executed before; its reply, if known, is sent again."""
+        self._rpc_forget()
+        for remembered in self._rpc_memory:
+            if remembered[0] == request_id and remembered[1] == checksum:
+                self.stats["rpc_repeated"] += 1
+                if remembered[2] is not None:
+                    self._rpc_reply(request_id, remembered[2])
+                return True
+        return False
+
+    def _rpc_forget(self):
+        """Numbers begin again at 0 when the server restarts: an old request may be a new one."""
+        now_ms = self._monotonic_ms()
+        self._rpc_memory = [
+            remembered
+            for remembered in self._rpc_memory
+            if now_ms - remembered[3] < _RPC_MEMORY_MS or self._rpc_is_unanswered(remembered)
+        ]
+
+    def _rpc_keep(self):
+        """Back after an outage of any length: what is remembered may come again now."""
+        for remembered in self._rpc_memory:
+            remembered[3] = self._monotonic_ms()
+
+    def _rpc_is_unanswered(self, remembered):
+        """Whether the reply has not reached the server yet: it will be asked for again."""
+        topic = _RPC_RESPONSE + str(remembered[0])
+        for message in self._outbox:
+            if message.topic == topic:
+                return True
+        return False
+
+    def send_rpc_call(
+        self,
+        method: str,
+        params: Any = None,
+        callback: Any = None,
+        timeout: Optional[float] = None,
+    ) -> int:
+        """Call *method* of the server's rule chain.
+
+        :param callback: ``callback(request_id, result, exception)``; *exception* is a
+            `TBTimeoutError`, or a `TBError` if the connection was lost before the answer came
+        :param timeout: seconds. Defaults to `request_timeout`
+        :return: request id
+
+        The server's default rule chain does not answer. Source: MQTT Device API, "Client-side
+        RPC".
+        """
+        if not isinstance(method, str):
+            raise TypeError("method %r is no string" % (method,))
+        if callback is not None:
+            _check_callable("callback", callback[0] if isinstance(callback, tuple) else callback)
+        if params is not None:
+            params = _check_value("params", params)
+        self._link.subscribe(_RPC_RESPONSE + "+", 1)
+        body = _json({"method": method, "params": params})
+        return self._ask(_RPC_REQUEST, body, callback, timeout)
+
+    def _on_rpc_response(self, request_id, result):
+        request_id = int(request_id)
+        request = self._answered(_RPC_REQUEST, request_id)
+        if request.callback is not None:
+            self._call(request.callback, request_id, result, None)
+
+    # --- client: claim -------------------------------------------------------------------------
+
+    def claim_device(
+        self, secret_key: Optional[str] = None, duration_ms: Optional[int] = None
+    ) -> int:
+        """Let a customer claim this device.
+
+        :param str secret_key: what the customer has to enter. Defaults to none
+        :param int duration_ms: milliseconds for which it can be claimed. Defaults to the
+            server's, 24 hours
+        :return: message id
+
+        The server acknowledges in any case; the first claim stays until it is used or over.
+        Source: "Claiming devices"; server: ClaimDevicesServiceImpl.java.
+        """
+        body = {}
+        if secret_key is not None:
+            if not isinstance(secret_key, str):
+                raise TypeError("secret_key is no string")  # not its value: it is a secret
+            body["secretKey"] = secret_key
+        if duration_ms is not None:
+            if isinstance(duration_ms, bool) or not isinstance(duration_ms, int):
+                raise TypeError("duration_ms %r is no whole number" % (duration_ms,))
+            if duration_ms <= 0:
+                raise ValueError("duration_ms %r: from 1 on" % (duration_ms,))
+            body["durationMs"] = duration_ms
+        return self._send(_CLAIM, _json(body), 1)
+
+    claim = claim_device
+
+    # --- client: plain MQTT --------------------------------------------------------------------
+
+    def publish(
+        self,
+        topic: str,
+        payload: Any,
+        quality_of_service: Optional[int] = None,
+        retain: bool = False,
+    ) -> int:
+        """Publish any message to any topic, through the same queue.
+
+        :param payload: str, bytes, int or float; None is an empty message
+        :param bool retain: ThingsBoard ignores it
+        :return: message id
+
+        ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
+        """
+        quality_of_service = self._given(quality_of_service)
+        _check_topic(topic, False)
+        flags = _RETAIN if retain else 0
+        return self._send(topic, _check_payload(payload), quality_of_service, flags)
+
+    def subscribe(
+        self, topic: str, callback: Any, quality_of_service: Optional[int] = None
+    ) -> None:
+        """Subscribe to any topic filter, now and after each connect.
+
+        :param topic: with ``+`` and ``#`` if you like. ThingsBoard refuses all but its own
+        :param callback: ``callback(topic, payload)``; *payload* is bytes
+        """
+        quality_of_service = self._given(quality_of_service)
+        _check_topic(topic, True)
+        _check_callable("callback", callback)
+        if self._plain is None:
+            self._plain = MQTTMatcher()
+        self._plain[topic] = callback
+        self._link.subscribe(topic, quality_of_service)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Undo `subscribe`. An unknown topic is no error."""
+        if self._plain is not None:
+            try:
+                del self._plain[topic]
+            except KeyError:
+                return
+            self._link.unsubscribe(topic)
+
+    def _dispatch_plain(self, topic, payload):
+        is_expected = False
+        if self._plain is not None:
+            for callback in list(self._plain.iter_match(topic)):
+                is_expected = True
+                self._call(callback, topic, payload)
+        return is_expected
+
+    def will_set(
+        self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
+    ) -> None:
+        """The last will, to be set before `connect`. ThingsBoard ignores it."""
+        _check_topic(topic, False)
+        _check_quality_of_service(quality_of_service)
+        if self._link.state != _STOPPED:
+            raise TBError("will_set: to be called before connect()")
+        self._link.mqtt.will_set(topic, _check_payload(payload), retain, quality_of_service)
