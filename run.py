@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""The demo and the tests with one command each, on any machine that has Python.
+
+    python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
+    python3 run.py test [pytest args]   lint, types and all tests; with arguments pytest alone
+    python3 run.py bench [names]        the benchmarks
+    python3 run.py lint                 ruff and mypy
+
+The first run makes `.venv` beside this file. MINIMQTT=7.8.0 in the environment picks a MiniMQTT.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+LIBRARY = "requirements.txt"
+TOOLS = "requirements-test.txt"
+IN_CI = os.environ.get("CI") == "true"
+MINIMQTT = os.environ.get("MINIMQTT", "newest")
+OLDEST_PYTHON = (3, 9)
+
+# --- environment: .venv and what is in it -------------------------------------------------------
+
+
+def enter(*files):
+    """Go on inside `.venv`, in which the requirement *files* are installed."""
+    prepare(files)
+    if Path(sys.prefix).resolve() == VENV.resolve():
+        return
+    command = [str(PYTHON), str(ROOT / "run.py"), *sys.argv[1:]]
+    if os.name == "nt":  # execv returns to the shell at once there
+        sys.exit(subprocess.call(command))
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def prepare(files):
+    stamp = VENV / ("ready-" + fingerprint(files))
+    fits = has_this_python()
+    if fits and stamp.exists():
+        return
+    print("Installing into", VENV, "(the first time, or because a requirement changed)", flush=True)
+    if not fits:
+        make_venv()
+    install(files)
+    for old in VENV.glob("ready-*"):
+        old.unlink()
+    # Whoever has the tools has the library's own requirements too: no second installation.
+    for count in range(1, len(files) + 1):
+        (VENV / ("ready-" + fingerprint(files[:count]))).touch()
+
+
+def fingerprint(files):
+    digest = hashlib.sha256(repr((sys.version_info[:2], MINIMQTT)).encode())
+    for name in files:
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def has_this_python():
+    """Whether `.venv` is there, works, and is of the Python that runs this file."""
+    code = "import sys; print(sys.version_info[:2])"
+    try:
+        answer = subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return answer.stdout.strip() == str(sys.version_info[:2])
+
+
+def make_venv():
+    if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
+        sys.exit(
+            "This Python has no venv. Debian and Ubuntu: sudo apt-get install python3-venv; "
+            "elsewhere: install the full Python of your system."
+        )
+    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    if subprocess.call(command):
+        sys.exit("Could not make %s. Is the disk full, or the folder not yours?" % VENV)
+
+
+def install(files):
+    command = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    for name in files:
+        command += ["-r", str(ROOT / name)]
+    if MINIMQTT != "newest":
+        command.append("adafruit-circuitpython-minimqtt==" + MINIMQTT)
+    if subprocess.call(command):
+        sys.exit("pip could not install %s (its words are above)." % " and ".join(files))
+
+
+def find_tool(name):
+    """Path of a program, or None; Debian keeps daemons where only root's PATH leads."""
+    folders = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/usr/local/sbin"
+    return shutil.which(name, path=folders)
+
+
+def fetch_mosquitto():
+    """Install mosquitto where that needs no question; elsewhere its tests are skipped."""
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if find_tool("mosquitto") or not shutil.which("apt-get") or not (is_root or IN_CI):
+        return
+    print("Installing mosquitto", flush=True)
+    apt = [] if is_root else ["sudo", "-n"]
+    apt += ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+    install = [*apt, "install", "-y", "--no-install-recommends", "mosquitto"]
+    quiet = {"stdout": subprocess.DEVNULL}
+    if subprocess.call([*apt, "update"], **quiet) or subprocess.call(install, **quiet):
+        print("apt-get could not install mosquitto (its words are above).", flush=True)
+
+
+# --- commands: each returns an exit status ------------------------------------------------------
+
+
+def call_tool(*arguments):
+    return subprocess.call([sys.executable, "-m", *arguments], cwd=str(ROOT))
+
+
+def lint(arguments):
+    """Run every checker, also when one before has failed: one run shows all there is to mend."""
+    if arguments:
+        return usage("lint takes no arguments")
+    checkers = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+    failed = [" ".join(checker) for checker in checkers if call_tool(*checker)]
+    if failed:
+        print("FAILED:", ", ".join(failed), file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+def test(arguments):
+    fetch_mosquitto()
+    if arguments:
+        return call_tool("pytest", *arguments)
+    lint_status = lint([])
+    status = call_tool("pytest")  # last, so that its summary is
+    if lint_status:
+        print("lint FAILED, see the top of this output", file=sys.stderr, flush=True)
+    return status or lint_status
+
+
+def bench(arguments):
+    return run_script("tests/benchmarks/bench.py", arguments)
+
+
+def demo(arguments):
+    return run_script("examples/demo.py", arguments)
+
+
+def run_script(name, arguments):
+    """Run a script of ours; imports find the library and the examples, in its children too."""
+    paths = [str(ROOT), str(ROOT / "examples"), str(ROOT / "tests")]
+    sys.path[:0] = paths
+    inherited = [path for path in (os.environ.get("PYTHONPATH"),) if path]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths + inherited)
+    sys.argv = [str(ROOT / name), *arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+COMMANDS = {  # name: what does it, what it needs
+    "demo": (demo, (LIBRARY,)),
+    "test": (test, (LIBRARY, TOOLS)),
+    "bench": (bench, (LIBRARY, TOOLS)),
+    "lint": (lint, (LIBRARY, TOOLS)),
+}
+
+
+def usage(complaint=None):
+    text = re.sub(r"``?", "", __doc__)
+    print(text if complaint is None else complaint + "\n\n" + text, file=sys.stderr)
+    return 2
+
+
+def main(arguments):
+    if sys.version_info < OLDEST_PYTHON:
+        return "Python %d.%d or newer is needed, this is %s" % (*OLDEST_PYTHON, sys.version)
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if not arguments or arguments[0] not in COMMANDS:
+        return usage("unknown command: " + arguments[0] if arguments else None)
+    command, files = COMMANDS[arguments[0]]
+    enter(*files)
+    return command(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
