@@ -12,7 +12,7 @@ from .server import LocalServer
 
 
 def _parse_arguments():
-    parser = argparse.ArgumentParser(prog="python3 -m local_server", description="ThingsBoard stand-in")
+    parser = argparse.ArgumentParser("python3 -m local_server", description="ThingsBoard stand-in")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="for MQTT (default: a free one)")
     parser.add_argument("--page-port", type=int, default=0, help="for the page (same)")

@@ -46,18 +46,18 @@ class Packet:
     """One packet from a client. Fields that its type does not have keep their defaults."""
 
     __slots__ = (
-        "type",
-        "dup",
-        "qos",
-        "packet_id",
-        "topic",
-        "payload",
-        "topic_filters",
-        "client_id",
-        "username",
-        "password",
-        "keep_alive",
         "clean_session",
+        "client_id",
+        "dup",
+        "keep_alive",
+        "packet_id",
+        "password",
+        "payload",
+        "qos",
+        "topic",
+        "topic_filters",
+        "type",
+        "username",
     )
 
     def __init__(self, packet_type):

@@ -90,14 +90,16 @@ def stored_values(values):
 def stored_value(value):
     """Convert one parsed JSON value, which is not None, to what ThingsBoard stores."""
     kind = type(value)
-    if kind is str:
-        return _number_or_text(value) if _PARSABLE.fullmatch(value) else value
-    if kind is int:
-        return value if value in _INT64 else str(value)
-    if kind is gson.NumberLiteral:
-        return _number_or_text(value.text)
-    if kind is float and not _is_plain_in_java(value):
-        return _number_or_text(java_double(value))
+    if kind is str and _PARSABLE.fullmatch(value):
+        value = _number_or_text(value)
+    elif kind is gson.NumberLiteral:
+        value = _number_or_text(value.text)
+    elif kind is int and value not in _INT64:
+        value = str(value)
+    # The default rule chain writes the message out and parses it again, so that 12345678.0
+    # becomes 1.2345678E7 and then, having an exponent, a LONG.
+    if type(value) is float and not _is_plain_in_java(value):
+        value = _number_or_text(java_double(value))
     return value
 
 
@@ -109,10 +111,7 @@ def _number_or_text(text):
         return int(number) if int(number) in _INT64 else format(number, "f")
     if -number.as_tuple().exponent > _MAX_DECIMALS:
         return format(number, "f")
-    # The default rule chain writes the message out and parses it again, so that 12345678.0
-    # becomes 1.2345678E7 and then, having an exponent, a LONG.
-    value = float(text)
-    return value if _is_plain_in_java(value) else _number_or_text(java_double(value))
+    return float(text)
 
 
 def _exact_number(text):

@@ -36,7 +36,9 @@ _RPC_PUSHES = {
     "v2/r/req/p/+": False,
 }
 # SUBSCRIBE accepts exactly these strings (MqttTransportHandler.processSubscribe).
-_SUBSCRIBABLE = frozenset(_ATTRIBUTE_PUSHES) | frozenset(_RPC_PUSHES) | {
+_SUBSCRIBABLE = {
+    *_ATTRIBUTE_PUSHES,
+    *_RPC_PUSHES,
     "v1/devices/me/rpc/response/+",
     "v2/r/res/+",
     "v2/r/res/j/+",
