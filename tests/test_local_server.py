@@ -1187,6 +1187,16 @@ def test_a_response_can_precede_its_puback(server, device, peer, delay):
         assert peer.read() == puback(8)
 
 
+def test_small_packets_leave_at_once(server, peer):
+    started = time.monotonic()
+    for _ in range(20):
+        peer.publish(TELEMETRY, b"{}")
+        peer.publish(TELEMETRY, b"{}")
+        assert (peer.read(), peer.read()) == (puback(1), puback(1))
+    # With Nagle's algorithm each second PUBACK would wait 40 ms for an ACK of the first.
+    assert time.monotonic() - started < 0.4
+
+
 def test_raw_bytes_can_be_injected(server, peer):
     server.inject(b"\xff\x00")
     assert peer.read() == b"\xff\x00"

@@ -245,7 +245,8 @@ class LocalServer:
 
 
 def _bind(host, port):
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol left to default, asyncio would not set TCP_NODELAY on what is accepted.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere this would let two servers share the port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
