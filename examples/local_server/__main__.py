@@ -39,7 +39,8 @@ def main():
     with LocalServer(arguments.port, page_port=arguments.page_port, host=arguments.host) as server:
         for name, token in arguments.device or [("Device", "TOKEN")]:
             server.add_device(name, token)
-        print("MQTT: %s:%d, page: %s, Ctrl-C ends it" % (arguments.host, server.port, server.url))
+        text = "MQTT: %s:%d, page: %s, Ctrl-C ends it"
+        print(text % (arguments.host, server.port, server.url), flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

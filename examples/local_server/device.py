@@ -127,7 +127,8 @@ class Device:
 
         None, the default, is like the default rule chain: ``{"error":"timeout"}`` after
         `LocalServer.client_rpc_timeout_s`. ``getSessionLimits`` is answered by the server itself.
-        It runs on the server's thread: what it raises is logged, and the timeout answers.
+        It runs on the server's thread: what it raises is logged, and the timeout answers. None
+        as its value is the answer ``null``.
         """
         return self._record.on_client_rpc
 

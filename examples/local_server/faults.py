@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What can go wrong on purpose, and the two places where it does: outgoing bytes and PUBACKs."""
 
+import os
 import random
 import socket
 import struct
@@ -86,7 +87,7 @@ class Wire:
         self._waiting.clear()
         connection = self._transport.get_extra_info("socket")
         if connection is not None and connection.fileno() >= 0:
-            no_linger = struct.pack("ii", 1, 0)
+            no_linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
         self._transport.abort()
 

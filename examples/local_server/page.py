@@ -80,7 +80,7 @@ def _response(board, request_line):
 
 
 def _http(status, text, content_type):
-    body = text.encode()
+    body = text.encode("utf-8", "replace")
     head = (
         "HTTP/1.1 %s\r\nContent-Type: %s; charset=utf-8\r\nContent-Length: %d\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"

@@ -208,11 +208,18 @@ def _as_long(value):
     """Gson's `getAsLong`: digits may be a string, 1.5e12 may not."""
     if isinstance(value, list) and len(value) == 1:
         return _as_long(value[0])
-    if isinstance(value, str) and _JAVA_INTEGER.fullmatch(value) and int(value) in _INT64:
-        return int(value)
+    if isinstance(value, str):
+        return _parse_long(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return int(value)
+        number = int(_exact_number(gson.text_of(value)))
+        return (number + 2**63) % 2**64 - 2**63  # Java keeps the lower 64 bits
     raise Uncaught("a number was expected")
+
+
+def _parse_long(text):
+    if not _JAVA_INTEGER.fullmatch(text) or len(text) > 40 or int(text) not in _INT64:
+        raise Uncaught("the number %.40s" % text)
+    return int(text)
 
 
 # --- writing ---
@@ -229,7 +236,8 @@ def to_json(value):
     :raises ValueError: NaN or infinite
     :raises TypeError: not JSON
     """
-    return _json_text(value).encode()
+    # Half of a surrogate pair can come in as an escape; Java writes a question mark.
+    return _json_text(value).encode("utf-8", "replace")
 
 
 def _json_text(value):
@@ -240,6 +248,8 @@ def _json_text(value):
         )
     if isinstance(value, (list, tuple)):
         return "[%s]" % ",".join(map(_json_text, value))
+    if isinstance(value, gson.NumberLiteral):  # inside of a JSON value numbers keep their text
+        return value.text
     if isinstance(value, float):
         return java_double(value)
     return dumps(value, ensure_ascii=False)

@@ -105,12 +105,15 @@ class LocalServer:
 
     async def _end(self):
         with self.board.changes:
-            self.board.give_up_rpcs()
+            self.board.give_up_rpcs("the server was closed")
         await self._stop_listening(rst=False)
         if self._reserved is not None:
             self._reserved.close()
         if self._page is not None:
             self._page.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:  # browsers that are answered
+            task.cancel()
+        await asyncio.sleep(0)
 
     def _check_inactivity(self):
         with self.board.changes:
@@ -133,11 +136,13 @@ class LocalServer:
         listening = self._reserved or _bind(self._host, self.port)
         self._reserved = None
         self.port = listening.getsockname()[1]
+        self.board.is_listening = True
         self._listener = await self._loop.create_server(
             self.board.new_session, sock=listening, ssl=self._ssl_context, backlog=_BACKLOG
         )
 
     async def _stop_listening(self, rst):
+        self.board.is_listening = False
         if self._listener is not None:
             self._listener.close()
             self._listener = None

@@ -12,6 +12,7 @@ pushed to them, and what is published there counts as an invalid payload).
 """
 
 import asyncio
+import functools
 import json
 import threading
 import time
@@ -65,11 +66,10 @@ _LOGGED_PACKETS = 10000
 
 _ACCEPTED, _IDENTIFIER_REJECTED, _SERVER_UNAVAILABLE, _NOT_AUTHORIZED = 0, 2, 3, 5
 
-_SESSION_LIMITS = {
-    "maxPayloadSize": 65536,
-    "maxInflightMessages": 100,
-    "rateLimits": {"messages": None, "telemetryMessages": None, "telemetryDataPoints": None},
-}
+_SESSION_LIMITS = (  # of a default installation, since ThingsBoard 3.8
+    b'{"maxPayloadSize":65536,"maxInflightMessages":100,"rateLimits":'
+    b'{"messages":null,"telemetryMessages":null,"telemetryDataPoints":null}}'
+)
 
 # Session.state
 WAITING, CONNECTED, CLOSED = "waiting", "connected", "closed"
@@ -249,6 +249,7 @@ class ThingsBoard:
         self.inactivity_s = 600
         self.client_rpc_timeout_s = 60
         self.devices = {}  # Credentials.lookup_key: DeviceRecord
+        self.is_listening = True
         self.sessions = set()
         self.accepted = 0
         self.packets = deque(maxlen=_LOGGED_PACKETS)
@@ -331,16 +332,16 @@ class ThingsBoard:
 
     def restart_actors(self):
         """Forget what the server keeps in memory alone: pending RPCs, and the next RPC ids."""
+        self.give_up_rpcs("the server was restarted")
         for device in self.devices.values():
             device.next_rpc_id = 0
-            device.pending_rpcs.clear()  # their timers still run: the callers see a timeout
 
-    def give_up_rpcs(self):
-        """Fail every RPC at once, because the server ends."""
+    def give_up_rpcs(self, reason):
+        """Fail every pending RPC now."""
         for device in self.devices.values():
             for rpc in list(device.pending_rpcs.values()):
                 rpc.timer.cancel()
-                device.expire_rpc(rpc, "the server was closed")
+                device.expire_rpc(rpc, reason)
 
     def close_inactive_sessions(self):
         """Close what has been idle for longer than `inactivity_s`; keep-alive is ignored."""
@@ -398,6 +399,8 @@ class Session(asyncio.Protocol):
         with board.changes:
             board.accepted += 1
             board.sessions.add(self)
+            if not board.is_listening:  # it was accepted just before the server went down
+                self.abort()
 
     def connection_lost(self, _error):
         """Clean up (asyncio calls this)."""
@@ -682,7 +685,7 @@ class Session(asyncio.Protocol):
             self._acknowledge(packet)
             return
         found = self.device.find_attributes(client_keys, shared_keys)
-        self._respond(packet, response_filter, request_id, found)
+        self._respond(packet, response_filter, request_id, payloads.to_json(found))
 
     # --- client-side RPC ---
 
@@ -697,12 +700,14 @@ class Session(asyncio.Protocol):
             return
         self._charge()
         self._start_client_rpc_timer(request_id, response_filter)
-        if self.device.on_client_rpc is None:  # the default rule chain only logs the call
+        handler = self.device.on_client_rpc
+        if handler is None:  # the default rule chain only logs the call
             self._acknowledge(packet)
         else:
             # Not from here, because the user's function must not run under the lock.
+            call = functools.partial(handler, method, params)
             self._board.loop.call_soon(
-                self._answer_client_rpc, packet, response_filter, request_id, method, params
+                self._answer_client_rpc, call, packet, response_filter, request_id
             )
 
     def _start_client_rpc_timer(self, request_id, response_filter):
@@ -718,21 +723,25 @@ class Session(asyncio.Protocol):
 
     def _expire_client_rpc(self, request_id, response_filter):
         del self._client_rpc_timers[request_id]
-        self._publish(response_filter, request_id, payloads.to_json({"error": "timeout"}))
+        self._publish(response_filter, request_id, b'{"error":"timeout"}')
 
-    def _answer_client_rpc(self, packet, response_filter, request_id, method, params):
-        handler = self.device.on_client_rpc
-        reply = handler(method, params) if handler is not None else None
+    def _answer_client_rpc(self, call, packet, response_filter, request_id):
+        try:
+            reply = payloads.to_json(call())
+        except Exception:
+            with self._board.changes:
+                self._acknowledge(packet)
+            raise  # asyncio logs it, and the timeout answers
         with self._board.changes:
             self._cancel_client_rpc_timer(request_id)
             self._respond(packet, response_filter, request_id, reply)
 
     # --- PUBLISH to the device ---
 
-    def _respond(self, packet, response_filter, request_id, value):
+    def _respond(self, packet, response_filter, request_id, payload):
         """Acknowledge a request and answer it. ThingsBoard promises no order of the two."""
         faults = self._board.faults
-        arguments = (response_filter, request_id, payloads.to_json(value))
+        arguments = (response_filter, request_id, payload)
         if faults.response_before_puback:
             self._send_response(faults, arguments, lambda: self._acknowledge(packet))
         else:
