@@ -22,8 +22,8 @@ within microseconds. What was handed over to be sent arrives, or is reported::
 Map of this file, each layer knows only the ones above it:
 
 * words and limits: topics, packet types, defaults, states, errors
-* packets, checking, stamping: pure functions of plain values
-* what MiniMQTT is given: a socket pool whose sockets are stand-ins
+* pure functions of plain values: packets, checking, errors in words
+* `_StandIn`: what MiniMQTT is given as its pool, its TLS context and its socket
 * `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
 * `TBDeviceMqttClient`: topics and JSON, the outbox, requests, RPC; it has never heard of a socket
 
@@ -48,8 +48,8 @@ from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
 
 try:
     from typing import Any, Callable, Optional, Union
-except ImportError:  # boards have no typing and never look at annotations
-    pass
+except ImportError:
+    pass  # boards have no typing and never look at annotations
 
 try:
     from micropython import const
@@ -89,56 +89,54 @@ _SUBACK = const(0x90)
 _UNSUBSCRIBE = const(0xA2)
 _UNSUBACK = const(0xB0)
 _PINGRESP = const(0xD0)
-_PINGREQ_PACKET = b"\xc0\x00"
-_PINGRESP_PACKET = b"\xd0\x00"
-_CONNACK_PACKET = b"\x20\x02\x00\x00"
-_DISCONNECT_PACKET = b"\xe0\x00"
 _DUP = const(8)
 _RETAIN = const(1)
+_CONNACK_PACKET = b"\x20\x02\x00\x00"
+_PINGREQ_PACKET = b"\xc0\x00"
+_PINGRESP_PACKET = b"\xd0\x00"
+_DISCONNECT_PACKET = b"\xe0\x00"
 
 _PACKETS = {  # what a server may send us, and who takes it
     _CONNACK: "_on_connack",
     _PUBLISH: "_on_publish",
     _PUBACK: "_on_puback",
     _SUBACK: "_on_suback",
-    _UNSUBACK: "_on_unsuback",
+    _UNSUBACK: "_on_suback",
     _PINGRESP: "_on_pingresp",
 }
 
 # --- words: limits -----------------------------------------------------------------------------
 
 _MAX_PACKET_BYTES = const(65536)  # ThingsBoard: NETTY_MAX_PAYLOAD_SIZE, the Remaining Length
-_MESSAGE_OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
+_OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
+_STAMP_BYTES = const(36)  # what its time adds to a reading
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _WINDOW = const(8)  # QoS 1 packets in flight
-_MAX_FAILURES = const(8)  # as the back-off grows, two minutes of a server that hangs up
-_MAX_PENDING = const(64)  # requests that wait for their answer
+_MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
+_MAX_REQUESTS = const(64)  # that wait for their answers
 _MAX_EVENTS = const(16)  # handler calls that wait; when full, nothing more is read
 _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
-_SUBSCRIBE_IDS = const(0x8000)  # packet ids: messages below, SUBSCRIBE and UNSUBSCRIBE from here
-_MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils
+_SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
+_MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils.java
 _MAX_DEPTH = const(20)  # nesting of a value; json.dumps recurses on the C stack
-_RPC_MEMORY = const(4)  # requests remembered to answer them again
+_RPC_MEMORY = const(4)  # requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
 
 _TIMER_MS = const(100)
-_CONNACK_TIMEOUT_MS = const(10000)
 _PING_TIMEOUT_MS = const(10000)
-_ACK_TIMEOUT_MS = const(20000)
-_BACKOFF_MS = const(1000)
 _BACKOFF_MAX_MS = const(60000)
-_BACKOFF_LAST = const(10)  # exponent from which on the pause is the longest
+_BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in any case
 _SETTLED_MS = const(30000)  # online for so long: the next loss starts a new row of attempts
-_EVICTED_MS = const(10000)  # closed again that soon with nothing to blame: somebody else's doing
+_EVICTED_MS = const(10000)  # closed again that soon, with nothing to blame: a rival's doing
 _RADIO_MS = const(500)
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
 _SPI_GAP_MS = const(20)  # a look at AirLift or WIZnet costs milliseconds of SPI
 _SPI_SLICE_BYTES = const(256)
-_LATE_MS = const(1000)  # a reading that waited for longer carries its own time
+_LATE_MS = const(1000)  # a reading that waited for longer tells its own time
 _CLOCK_SET_S = const(1700000000)  # below, the clock still counts from the board's start
-_CLOCK_STEP_MS = const(2000)  # a difference that is a set clock, not time.time()'s whole seconds
+_CLOCK_STEP_MS = const(2000)  # more than that is a set clock, not time.time()'s whole seconds
 
 # --- words: states and errors ------------------------------------------------------------------
 
@@ -154,13 +152,28 @@ _MOVES = {
     _ONLINE: (_WAITING, _STOPPED),
 }
 
-_REFUSALS = {  # CONNACK return codes, MQTT 3.1.1 section 3.2.2.3, as ThingsBoard uses them
-    1: "it does not speak MQTT 3.1.1",
-    2: "it wants an access token, or a user name, or knows no such client id",
-    3: "it is not available, or a rate limit was exceeded",
-    4: "user name or password is wrong",
-    5: "it does not know the %s",
-}
+_REFUSALS = (  # CONNACK return codes, MQTT 3.1.1 section 3.2.2.3, as ThingsBoard uses them
+    "it does not speak MQTT 3.1.1",
+    "it wants an access token or a user name",
+    "it is not available, or a rate limit was exceeded",
+    "user name or password is wrong",
+    "it does not know this device",
+)
+
+_COUNTERS = (
+    "connects",  # attempts
+    "sent",  # packets; several readings may travel in one
+    "resent",
+    "acknowledged",  # messages
+    "dropped",
+    "left_out",  # keys, with strict=False
+    "received",
+    "unexpected",  # received, and nobody could use it
+    "oversize",  # thrown away: longer than max_message_bytes, or no memory for it
+    "handler_errors",
+    "rpc_repeated",  # the same request again, answered from memory
+    "refused_subscriptions",
+)
 
 
 class TBError(Exception):
@@ -175,10 +188,9 @@ class TBRefusedError(TBError):
     """The server refused the connection; *code* is the CONNACK return code."""
 
     def __init__(self, code: int, credential: str):
-        text = _REFUSALS.get(code, "unknown return code")
-        if "%s" in text:
-            text = text % credential
-        super().__init__("refused by the server (CONNACK %d): %s" % (code, text))
+        words = _REFUSALS[code - 1] if code <= len(_REFUSALS) else "unknown return code"
+        text = "refused by the server: %s (CONNACK %d, with %s)" % (words, code, credential)
+        super().__init__(text)
         self.code = code
 
 
@@ -200,9 +212,7 @@ def _text(text):
 
 
 def _packet(first_byte, *parts):
-    size = 0
-    for part in parts:
-        size += len(part)
+    size = sum([len(part) for part in parts])
     head = bytearray((first_byte,))
     while size > 127:
         head.append(size & 127 | 128)
@@ -212,23 +222,9 @@ def _packet(first_byte, *parts):
 
 
 def _publish_packet(topic, payload, quality_of_service, packet_id=0, flags=0):
-    flags |= quality_of_service << 1
-    if quality_of_service:
-        return _packet(_PUBLISH | flags, _text(topic), _uint16(packet_id), payload)
-    return _packet(_PUBLISH | flags, _text(topic), payload)
-
-
-def _subscribe_packet(packet_id, topics):
-    """*topics*: a list of ``(topic filter, quality of service)``."""
-    parts = [_uint16(packet_id)]
-    for topic, quality_of_service in topics:
-        parts.append(_text(topic))
-        parts.append(bytes((quality_of_service,)))
-    return _packet(_SUBSCRIBE, *parts)
-
-
-def _unsubscribe_packet(packet_id, topic):
-    return _packet(_UNSUBSCRIBE, _uint16(packet_id), _text(topic))
+    flags |= _PUBLISH | quality_of_service << 1
+    identifier = _uint16(packet_id) if quality_of_service else b""
+    return _packet(flags, _text(topic), identifier, payload)
 
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
@@ -250,13 +246,6 @@ def _check_key(key):
         raise ValueError("key %r: a key has 1 to %d characters" % (key[:32], _MAX_KEY_CHARS))
 
 
-def _check_float(key, value):
-    if value != value or value in (float("inf"), -float("inf")):
-        raise ValueError("%r: %r is no number that can be sent" % (key, value))
-    # More than 16 decimals and the server stores text: 0.1 + 0.2 (JsonConverter.java).
-    return round(float("%.15g" % value), 16) if _DOUBLES else value
-
-
 def _check_value(key, value, depth=0):
     """*value* as it may be sent; `TypeError` or `ValueError` names *key*."""
     if depth > _MAX_DEPTH:
@@ -264,17 +253,21 @@ def _check_value(key, value, depth=0):
     if isinstance(value, (bool, int, str)) or (value is None and depth):
         return value
     if isinstance(value, float):
-        return _check_float(key, value)
+        if value - value != 0:  # infinity and NaN alone
+            raise ValueError("%r: %r is no number that can be sent" % (key, value))
+        # With more than 16 decimals, as 0.1 + 0.2 has, the server stores text (JsonConverter.java).
+        return round(float("%.15g" % value), 16) if _DOUBLES else value
     if isinstance(value, dict):
         for name in value:
             _check_key(name)
         return {name: _check_value(key, value[name], depth + 1) for name in value}
     if isinstance(value, (list, tuple)):
         return [_check_value(key, item, depth + 1) for item in value]
-    raise TypeError("%r: %s can't be sent" % (key, "None" if value is None else type(value)))
+    kind = "None" if value is None else type(value).__name__
+    raise TypeError("%r: %s can't be sent" % (key, kind))
 
 
-def _check_values(values, skipped=None):
+def _check_values(values, skipped):
     """A copy of the dict *values* that may be sent."""
     if not isinstance(values, dict):
         raise TypeError("expected a dict of keys and values, got %r" % (values,))
@@ -294,44 +287,38 @@ def _check_values(values, skipped=None):
 
 def _objects(values, limit):
     """JSON objects, as bytes, that hold *values* and are no longer than *limit* each."""
+    if not values:
+        return []
     whole = _json(values)
     if len(whole) <= limit:
         return [whole]
-    texts, members, size = [], [], 2
+    texts, size = [], limit
     for key in values:
         member = _json({key: values[key]})[1:-1]
         if len(member) + 2 > limit:
             raise ValueError("%r: %d bytes, the limit is %d" % (key, len(member) + 2, limit))
-        if size + len(member) > limit:
-            texts.append(b"{" + b",".join(members) + b"}")
-            members, size = [], 2
-        members.append(member)
         size += len(member) + 1
-    texts.append(b"{" + b",".join(members) + b"}")
-    return texts
-
-
-def _stamped(ts, values):
-    return b'{"ts":%d,"values":%s}' % (ts, values)
-
-
-_STAMP_BYTES = const(36)  # _stamped() adds no more than that
+        if size > limit:
+            texts.append(member)
+            size = len(member) + 2
+        else:
+            texts[-1] += b"," + member
+    return [b"{" + text + b"}" for text in texts]
 
 
 def _readings(reading, limit, skipped):
     """``(time is given, [JSON text, ...])`` of one telemetry dict, with or without ``ts``."""
+    limit -= _STAMP_BYTES
     if not isinstance(reading, dict) or "ts" not in reading or "values" not in reading:
-        checked = _check_values(reading, skipped)
-        return False, _objects(checked, limit - _STAMP_BYTES) if checked else []
+        return False, _objects(_check_values(reading, skipped), limit)
     ts = reading["ts"]
     if isinstance(ts, bool) or not isinstance(ts, int):
         raise TypeError("'ts': %r is no integer (milliseconds since 1970)" % (ts,))
     for key in reading:
         if key not in ("ts", "values"):
             raise ValueError("%r: beside 'ts' and 'values' the server drops it" % (key,))
-    checked = _check_values(reading["values"], skipped)
-    texts = _objects(checked, limit - _STAMP_BYTES) if checked else []
-    return True, [_stamped(ts, text) for text in texts]
+    texts = _objects(_check_values(reading["values"], skipped), limit)
+    return True, [b'{"ts":%d,"values":%s}' % (ts, text) for text in texts]
 
 
 def _telemetry(data, limit, skipped=None):
@@ -339,11 +326,10 @@ def _telemetry(data, limit, skipped=None):
 
     Readings are kept one a line: JSON text has no newline.
     """
-    if isinstance(data, (list, tuple)):
-        if not data:
-            raise ValueError("[]: there is nothing to send, and the server never acknowledges it")
-    else:
+    if not isinstance(data, (list, tuple)):
         data = (data,)
+    elif not data:
+        raise ValueError("[]: there is nothing to send")  # and the server never acknowledges it
     messages, size = [], 0
     for reading in data:
         has_time, texts = _readings(reading, limit, skipped)
@@ -358,23 +344,18 @@ def _telemetry(data, limit, skipped=None):
     return messages
 
 
-def _lines(payload, ts=None):
-    """The readings of one queued message; *ts*: the time of the first, None: as they are."""
-    lines = payload.split(b"\n")
-    if ts is not None:
-        # One millisecond apart: of two values of a key at one time the server keeps the last.
-        lines = [_stamped(ts + count, line) for count, line in enumerate(lines)]
-    return lines
+def _check_callback(callback):
+    """A callable, or as in the reference SDK a tuple of it and a further argument."""
+    if not callable(callback[0] if isinstance(callback, tuple) else callback):
+        raise TypeError("callback %r can't be called" % (callback,))
 
 
-def _telemetry_payload(lines):
-    return lines[0] if len(lines) == 1 else b"[" + b",".join(lines) + b"]"
-
-
-def _check_quality_of_service(quality_of_service):
-    if quality_of_service not in (0, 1):
-        raise ValueError("quality_of_service %r: ThingsBoard knows 0 and 1" % (quality_of_service,))
-    return quality_of_service
+def _check_number(name, number, lowest, highest):
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError("%s %r is no number" % (name, number))
+    if not lowest <= number <= highest:
+        raise ValueError("%s %r: %d to %d" % (name, number, lowest, highest))
+    return number
 
 
 def _check_topic(topic, wildcards):
@@ -392,141 +373,90 @@ def _check_payload(payload):
         return b""
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
-    if isinstance(payload, (int, float)):
-        payload = str(payload)
-    if not isinstance(payload, str):
+    if not isinstance(payload, (str, int, float)):
         raise TypeError("payload: %s can't be sent, json.dumps() it" % type(payload).__name__)
-    return payload.encode()
+    return str(payload).encode()
 
 
-def _check_callable(name, handler):
-    if not callable(handler):
-        raise TypeError("%s: %r can't be called" % (name, handler))
-
-
-def _check_timeout(timeout, default):
-    if timeout is None:
-        return default
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError("timeout %r is no number of seconds" % (timeout,))
-    if not 0 <= timeout <= 86400:
-        raise ValueError("timeout %r: 0 to 86400 seconds" % (timeout,))
-    return timeout
-
-
-def _check_number(name, number, lowest, highest):
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError("%s %r is no whole number" % (name, number))
-    if not lowest <= number <= highest:
-        raise ValueError("%s %r: %d to %d" % (name, number, lowest, highest))
-
-
-def _check_port(port, default):
-    """A port, of digits in a string too."""
-    if port is None:
-        return default
-    try:
-        number = int(port)
-    except (TypeError, ValueError):
-        number = 0
-    if isinstance(port, (bool, float)) or not 0 < number < 65536:
-        raise ValueError(
-            "port %r is no port number: 1883, or 8883 with tls, or leave it out" % (port,)
-        )
-    return number
-
-
-def _keys(name, keys):
+def _check_keys(keys):
     """Attribute keys as they go over the wire: joined by commas, which none may contain."""
     if isinstance(keys, str):
         keys = (keys,)
     for key in keys:
         _check_key(key)
         if "," in key:
-            raise ValueError("%s: %r contains a comma, which separates keys" % (name, key))
+            raise ValueError("key %r: a comma separates keys" % key)
     return ",".join(keys)
 
 
 # --- pure: errors in words ---------------------------------------------------------------------
 
-_TLS_WORDS = (  # what a TLS library says in lower case, and what to do
-    ("expired", "the server's certificate has expired, or the clock here is not set"),
-    ("not yet valid", "the server's certificate is not valid yet: is the clock here set?"),
-    ("mismatch", "the server's certificate is for another name than this host"),
-    (
-        "verify",
-        "no authority that tls= trusts has signed the server's certificate: give its CA file",
-    ),
-    ("alert", "the server refused our side of TLS: does it want a client certificate?"),
-    ("", "TLS failed: does this port speak TLS? Without tls= the port is 1883, with it 8883"),
+_TLS_WORDS = (  # what a TLS library says, in lower case, and what to do
+    ("expired", "its certificate has expired, or the clock here is wrong"),
+    ("yet valid", "its certificate is not valid yet: is the clock here set?"),
+    ("mismatch", "its certificate is for another host name"),
+    ("verif", "its certificate is signed by nobody that tls= trusts: give the path of its CA file"),
+    ("alert", "it refused our side of TLS: does it want a client certificate?"),
+    ("", "TLS failed: does this port speak TLS? Without tls= it is 1883, with it 8883"),
 )
 
 
-def _connect_error(error, host, port, tls):
+def _connect_error(error, host, port, is_tls):
     """The reason why an attempt failed, as an `OSError` that says what to change."""
     while getattr(error, "__cause__", None) is not None:  # MiniMQTT hides it behind its own
         error = error.__cause__
     number = getattr(error, "errno", None)
-    said = str(error)
+    said = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
         words = "too little memory left to connect (TLS takes about 40 KB)"
     elif type(error).__name__ == "gaierror" or isinstance(error, UnicodeError):
-        words = "the host is not known: is its name right, is there a network?"
+        words = "host not known: is its name right, is there a network?"
     elif number == errno.ECONNREFUSED:
         words = "nobody listens there: is the port right, is the server running?"
     elif number in (errno.ETIMEDOUT, errno.EINPROGRESS) or "timed out" in said:
         words = "no answer: are host and port right, is there a firewall?"
-    elif tls:
-        lower = said.lower()
-        words = [words for word, words in _TLS_WORDS if word in lower][0]
+    elif is_tls:
+        words = [words for word, words in _TLS_WORDS if word in said.lower()][0]
     else:
         words = "no connection"
-    text = "%s port %d: %s (%s)" % (host, port, words, said or type(error).__name__)
-    return OSError(number if isinstance(number, int) else errno.ENOTCONN, text)
+    number = number if isinstance(number, int) else errno.ENOTCONN
+    return OSError(number, "%s port %d: %s (%s)" % (host, port, words, said))
 
 
 # --- what MiniMQTT is given --------------------------------------------------------------------
-# MiniMQTT takes its socket from the pool in its constructor's arguments. Ours hands out stand-ins:
+# MiniMQTT takes its socket from the pool in its constructor's arguments. Ours hands out a stand-in:
 # the real socket inside is connected (and wrapped in TLS) as MiniMQTT and ConnectionManager wish,
 # but CONNECT is only collected and a CONNACK handed back at once, so that `MQTT.connect` returns
 # without waiting. From then on the real socket is the link's. No private member is touched.
 
 
-class _StandInPool:
-    def __init__(self, pool):
-        self._pool = pool
+class _StandIn:
+    """Pool, TLS context and socket in one: a link has no more than one of each."""
+
+    def __init__(self, pool, context):
+        self.pool = pool
+        self._context = context
         self.SOCK_STREAM = pool.SOCK_STREAM
-        self.timeout_s = None
-        self.standin = None
+        self.timeout_s = None  # for TCP and TLS
+        self.real = None
 
     def getaddrinfo(self, host, port, family=0, kind=0):
-        found = self._pool.getaddrinfo(host, port, family, kind)
+        found = self.pool.getaddrinfo(host, port, family, kind)
         # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
-        return [info for info in found if info[0] == self._pool.AF_INET] or found
+        return [info for info in found if info[0] == self.pool.AF_INET] or found
 
     def socket(self, family=0, kind=0):
-        self.standin = _StandInSocket(self._pool.socket(family, kind), self.timeout_s)
-        return self.standin
-
-
-class _StandInContext:
-    def __init__(self, context):
-        self._context = context
-
-    def wrap_socket(self, standin, server_hostname=None):
-        standin.real = self._context.wrap_socket(standin.real, server_hostname=server_hostname)
-        return standin
-
-
-class _StandInSocket:
-    def __init__(self, real, timeout_s):
-        self.real = real
+        self.real = self.pool.socket(family, kind)
         self.sent = bytearray()
-        self._timeout_s = timeout_s
         self._answer = _CONNACK_PACKET
+        return self
+
+    def wrap_socket(self, _socket, server_hostname=None):
+        self.real = self._context.wrap_socket(self.real, server_hostname=server_hostname)
+        return self
 
     def connect(self, address):
-        self.real.settimeout(self._timeout_s)
+        self.real.settimeout(self.timeout_s)
         self.real.connect(address)
 
     def settimeout(self, timeout):
@@ -537,101 +467,100 @@ class _StandInSocket:
         return len(data)
 
     def recv_into(self, buffer, size=0):
-        if not self._answer:
-            raise OSError(errno.EAGAIN, "nothing to read")
         size = min(size or len(buffer), len(self._answer))
+        if not size:
+            raise OSError(errno.EAGAIN, "nothing to read")
         buffer[:size] = self._answer[:size]
         self._answer = self._answer[size:]
         return size
 
     def close(self):
+        real, self.real = self.real, None
         try:
-            self.real.close()
-        except (OSError, RuntimeError):  # WIZnet raises when it is closed twice
-            pass
+            if real is not None:
+                real.close()
+        except (OSError, RuntimeError):
+            pass  # it was closed already
 
 
 class _CompatSocket:
-    """The wire where an MQTT class keeps its socket to itself: each call becomes one of its own.
+    """The wire where an MQTT class keeps its socket to itself: each packet becomes a call.
 
-    A test double, or a MiniMQTT that was rewritten. It works, and it blocks as long as that class
-    blocks.
+    That is a test double, or a MiniMQTT that was rewritten. It blocks as long as that class does.
     """
 
     def __init__(self, mqtt):
         self._mqtt = mqtt
-        self._inbox = bytearray(_CONNACK_PACKET)
+        self._received = _CONNACK_PACKET
         mqtt.on_message = self._on_message
 
     def _on_message(self, _mqtt, topic, message):
-        self._inbox += _publish_packet(topic, _check_payload(message), 0)
+        self._received += _publish_packet(topic, _check_payload(message), 0)
 
     def settimeout(self, timeout):
         """It has its own."""
 
     def send(self, packet):
-        kind = packet[0] & 0xF0
         start = 2
         while packet[start - 1] & 128:
             start += 1
+        kind = packet[0] & 0xF0
         if kind == _PUBLISH:
             self._publish(packet, start)
-        elif kind == _SUBSCRIBE & 0xF0:
+        elif kind == _SUBSCRIBE & 0xF0 or kind == _UNSUBSCRIBE & 0xF0:
             self._subscribe(packet, start)
-        elif kind == _UNSUBSCRIBE & 0xF0:
-            self._mqtt.unsubscribe(str(packet[start + 4 :], "utf-8"))
-            self._inbox += _packet(_UNSUBACK, packet[start : start + 2])
         elif packet == _PINGREQ_PACKET:
-            self._inbox += _PINGRESP_PACKET
+            self._received += _PINGRESP_PACKET
         return len(packet)
 
     def _publish(self, packet, start):
         end = start + 2 + (packet[start] << 8 | packet[start + 1])
         topic = str(packet[start + 2 : end], "utf-8")
-        quality_of_service = packet[0] >> 1 & 3
+        quality_of_service = packet[0] >> 1 & 1
         payload = packet[end + 2 * quality_of_service :]
         self._mqtt.publish(topic, payload, bool(packet[0] & _RETAIN), quality_of_service)
         if quality_of_service:
-            self._inbox += _packet(_PUBACK, packet[end : end + 2])
+            self._received += _packet(_PUBACK, packet[end : end + 2])
 
     def _subscribe(self, packet, start):
-        granted = bytearray()
+        is_subscribe = packet[0] == _SUBSCRIBE
+        granted = b""
         position = start + 2
         while position < len(packet):
             end = position + 2 + (packet[position] << 8 | packet[position + 1])
-            granted.append(packet[end])
-            self._mqtt.subscribe(str(packet[position + 2 : end], "utf-8"), packet[end])
-            position = end + 1
-        self._inbox += _packet(_SUBACK, packet[start : start + 2], bytes(granted))
+            topic = str(packet[position + 2 : end], "utf-8")
+            if is_subscribe:
+                self._mqtt.subscribe(topic, packet[end])
+                granted += packet[end : end + 1]
+                end += 1
+            else:
+                self._mqtt.unsubscribe(topic)
+            position = end
+        kind = _SUBACK if is_subscribe else _UNSUBACK
+        self._received += _packet(kind, packet[start : start + 2], granted)
 
     def recv_into(self, buffer, size=0):
-        if not self._inbox:
+        if not self._received:
             self._mqtt.loop()
-        size = min(size or len(buffer), len(self._inbox))
+        size = min(size or len(buffer), len(self._received))
         if not size:
             raise OSError(errno.EAGAIN, "nothing to read")
-        buffer[:size] = self._inbox[:size]
-        self._inbox = self._inbox[size:]
+        buffer[:size] = self._received[:size]
+        self._received = self._received[size:]
         return size
-
-    def close(self):
-        """`_Link` disconnects the MQTT object itself."""
 
 
 # --- _Link: open and close ---------------------------------------------------------------------
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` and is called back for a
-# message, an acknowledgement, a change of state; those callbacks only note what came. The one
+# message, an acknowledgement, a change of state, an error; there it only notes what came. The one
 # step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets can't
 # do otherwise; it is announced by the state "connecting" and bounded by `connect_timeout_s`.
 
 
 def _would_block(error):
-    number = getattr(error, "errno", None)
-    # CPython's TLS has exceptions of its own for it.
-    return number == errno.EAGAIN or type(error).__name__ in (
-        "SSLWantReadError",
-        "SSLWantWriteError",
-    )
+    # lwIP without a free buffer (ENOMEM, ENOBUFS) has taken nothing: the same as a full one. And
+    # CPython's TLS has exceptions of its own.
+    return error.errno in (errno.EAGAIN, errno.ENOMEM, 105) or "SSLWant" in type(error).__name__
 
 
 def _has_network(radio):
@@ -644,62 +573,54 @@ def _has_network(radio):
 
 
 class _Link:
-    def __init__(self, settings, pool, ssl_context, radio, stats):
+    ack_timeout_ms = 20000
+    connack_timeout_ms = 10000
+    backoff_ms = 1000
+    credential = "access token"
+    connect_timeout_s = 5
+    clean_session = True
+    max_message_bytes = 16384
+
+    def __init__(self, owner, settings, pool, context, radio):
         """*settings*: the arguments of `MQTT` that say where to and who."""
-        self._pool = pool
+        self._owner = owner
         self._radio = radio
-        self._is_tls = bool(ssl_context)
-        self._standins = _StandInPool(pool)
+        self._is_tls = context is not None
+        self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
-            socket_pool=self._standins,
-            ssl_context=ssl_context and _StandInContext(ssl_context),
+            socket_pool=self._standin,
+            ssl_context=self._standin if self._is_tls else None,
             is_ssl=self._is_tls,
             use_binary_mode=True,
             connect_retries=1,
             **settings,
         )
-        self.credential = "access token"
-        self.connect_timeout_s = 5
-        self.clean_session = True
-        self.max_message_bytes = 16384
-        self.on_message = self.on_ack = self.on_state = self.on_error = None
         self.state = _STOPPED
         self.error = None  # why there is no connection
-        self.paused = False  # True: whoever takes the messages has no room for more
-        self._stats = stats
-
-        self._ack_timeout_ms = _ACK_TIMEOUT_MS
-        self._connack_timeout_ms = _CONNACK_TIMEOUT_MS
-        self._backoff_ms = _BACKOFF_MS
+        self.paused = False  # True: the owner has no room for more messages
         self._attempts = 0  # since a connection was any good
         self._evictions = 0
         self._early = True  # send behind CONNECT, before its CONNACK
         self._topics = {}
         self._packet_id = 0
-
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
-        python_pool = hasattr(pool, "_interface")
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
-        self._is_wiznet = python_pool and hasattr(pool, "setdefaulttimeout")
-        self._is_spi = self._is_airlift or self._is_wiznet
-
+        self._is_wiznet = hasattr(pool, "_interface") and hasattr(pool, "setdefaulttimeout")
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
-        self._socket = None
-        self._due = ticks_ms()
         self._reset()
 
     def _reset(self):
         """Forget the connection, keep the topics."""
         self._socket = self._poller = self._ready = None
-        self._unsent = []
-        self._unsent_offset = 0
+        self.unsent = []  # packets
+        self._unsent_offset = 0  # of which the first has gone so far
         self._start = self._end = 0
         self._large_head = 0
         self._large_body = None
         self._more = False
         self._fault = None
-        self._awaited = {}  # packet id -> topics of a SUBSCRIBE, None for all else
+        self._awaited = {}  # packet id -> topics of a SUBSCRIBE, else None
         self._ping_at = None
         self._sent_early = self._acknowledged = False
 
@@ -719,7 +640,7 @@ class _Link:
         if self._socket is not None:
             try:
                 self._flush()
-                if not self._unsent:
+                if not self.unsent:
                     self._send(_DISCONNECT_PACKET)
             except _Lost:
                 pass  # gone already
@@ -729,47 +650,39 @@ class _Link:
 
     def _open(self):
         """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send then goes out without waiting."""
-        self._reset()
-        self._stats["connects"] += 1
-        self._standins.standin = None
-        self._standins.timeout_s = self.connect_timeout_s
+        self._owner.stats["connects"] += 1
+        self._standin.timeout_s = self.connect_timeout_s
         try:
             self.mqtt.connect(clean_session=self.clean_session)
-            self._adopt(self._standins.standin)
+            self._adopt()
         except (OSError, RuntimeError, MemoryError, ValueError, MMQTTException) as error:
             if error.args == ("pystack exhausted",):
                 raise  # the program's own nesting is too deep
-            mqtt = self.mqtt
-            self._lose(_connect_error(error, mqtt.broker, mqtt.port, self._is_tls))
-            return
-        self._flush_safely()
+            self._lose(_connect_error(error, self.mqtt.broker, self.mqtt.port, self._is_tls))
 
-    def _adopt(self, standin):
-        """Take the real socket over; never again is it given a timeout to wait."""
-        self._socket = _CompatSocket(self.mqtt) if standin is None else standin.real
-        self._socket.settimeout(0)
-        self._set_no_delay()
-        self._watch()
-        now = ticks_ms()
-        self._received_at = self._sent_at = self._moved_at = self._acked_at = self._opened_at = now
-        self._timer = ticks_add(now, _TIMER_MS)
-        self._look_at = self._checked_at = now
-        if standin is not None:
-            self._unsent.append(bytes(standin.sent))
-            standin.sent = bytearray()
-        if self._early and self._topics:
-            self._subscribe(list(self._topics.items()))
-
-    def _set_no_delay(self):
-        try:  # each packet is one segment; without this the second waits for the peer's ACK
-            self._socket.setsockopt(self._pool.IPPROTO_TCP, self._pool.TCP_NODELAY, 1)
+    def _adopt(self):
+        """Take the real socket over. Never again is it given time to wait."""
+        pool, socket = self._standin.pool, self._standin.real
+        if socket is None:
+            socket = _CompatSocket(self.mqtt)
+        else:
+            self.unsent.append(bytes(self._standin.sent))
+        socket.settimeout(0)
+        try:  # each packet a segment; otherwise the second waits for the peer's ACK
+            socket.setsockopt(pool.IPPROTO_TCP, pool.TCP_NODELAY, 1)
         except (AttributeError, OSError):
-            pass  # not all pools can
+            pass  # not every pool can
+        self._socket = socket
+        if not (self._is_airlift or self._is_wiznet):
+            self._watch()
+        self._timer = self._look_at = self._since = self._received_at = self._sent_at = ticks_ms()
+        self._acked_at = self._checked_at = self._timer
+        if self._early:
+            self._subscribe(self._topics)
+        self._flush_safely()
 
     def _watch(self):
         """Ask the system, not the socket, whether there is something to read, where it can say."""
-        if self._is_spi:
-            return
         try:
             import select
 
@@ -778,32 +691,26 @@ class _Link:
             ready = getattr(poller, "ipoll", None) or poller.poll
             for _ in ready(0):  # some sockets register and fail only here
                 break
+            self._poller, self._ready = poller, ready
         except (ImportError, AttributeError, OSError, TypeError, ValueError):
-            return
-        self._poller, self._ready = poller, ready
+            pass
 
     def _close(self):
-        if self._poller is not None:
-            try:  # before the close: Espressif's select can't bear a closed socket
+        try:
+            if self._poller is not None:  # first: Espressif's select can't bear a closed socket
                 self._poller.unregister(self._socket)
-            except (OSError, KeyError, ValueError):
-                pass
-            self._poller = self._ready = None
-        if self.mqtt.is_connected():
-            try:
+            if self.mqtt.is_connected():
                 self.mqtt.disconnect()
-            except (OSError, RuntimeError, MMQTTException):
-                pass
-        if self._standins.standin is not None:
-            self._standins.standin.close()
-            self._standins.standin = None
+        except (OSError, RuntimeError, KeyError, ValueError, MMQTTException):
+            pass
+        self._standin.close()
 
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one."""
         self._count_loss(reason)
         self._close()
         self.error = reason
-        pause_ms = min(_BACKOFF_MAX_MS, self._backoff_ms << min(self._attempts, _BACKOFF_LAST))
+        pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << min(self._attempts, _BACKOFF_LAST))
         self._attempts += 1
         self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
         self._move(_WAITING, reason)
@@ -815,7 +722,7 @@ class _Link:
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
         if self.state != _ONLINE:
             return
-        online_ms = ticks_diff(ticks_ms(), self._moved_at)
+        online_ms = ticks_diff(ticks_ms(), self._since)
         if isinstance(reason, OSError) and online_ms < _EVICTED_MS and not self._awaited:
             # Two clients on one token throw each other out: must not become a race.
             self._evictions += 1
@@ -831,10 +738,10 @@ class _Link:
         if state not in _MOVES[self.state]:
             raise RuntimeError("link: %s -> %s" % (self.state, state))
         previous, self.state = self.state, state
-        self.on_state(state, previous, reason)
+        self._owner._link_moved(state, previous, reason)
 
     def poll(self):
-        """Move on by as much as can be done without waiting. Raises nothing."""
+        """Move on by as much as can be done without waiting. Raises no network error."""
         if self._socket is None:
             if self.state != _STOPPED:
                 self._poll_offline()
@@ -842,7 +749,7 @@ class _Link:
         try:
             if self._fault is not None:
                 raise self._fault
-            if self._unsent:
+            if self.unsent:
                 self._flush()
             now = ticks_ms()
             if not self.paused and (self._more or self._is_readable(now)):
@@ -858,23 +765,23 @@ class _Link:
         elif ticks_diff(ticks_ms(), self._due) >= 0:
             if _has_network(self._radio):
                 self._move(_CONNECTING)
-            else:
-                if self.error is None:
-                    self.error = OSError(errno.EHOSTUNREACH, "the radio has no network")
-                    self.on_error(self.error)
-                self._due = ticks_add(ticks_ms(), _RADIO_MS)
+                return
+            self._due = ticks_add(ticks_ms(), _RADIO_MS)
+            if self.error is None:
+                self.error = OSError(errno.EHOSTUNREACH, "the radio is not connected")
+                self._owner._link_error(self.error)
 
     def _run_timers(self, now):
         self._timer = ticks_add(now, _TIMER_MS)
         if self.paused:
             return  # what we wait for may be there, unread
-        if self._unsent:
+        if self.unsent:
             self._expect("room to send", self._sent_at, _PING_TIMEOUT_MS, now)
         if self.state == _CONNECTING:
-            self._expect("CONNACK", self._opened_at, self._connack_timeout_ms, now)
+            self._expect("CONNACK", self._since, self.connack_timeout_ms, now)
             return
         if self._awaited:
-            self._expect("acknowledgement", self._acked_at, self._ack_timeout_ms, now)
+            self._expect("acknowledgement", self._acked_at, self.ack_timeout_ms, now)
         if self.mqtt.keep_alive:
             self._keep_alive(now, self.mqtt.keep_alive * 500)
         if self._is_airlift and ticks_diff(now, self._checked_at) >= _DEEP_CHECK_MS:
@@ -886,48 +793,37 @@ class _Link:
             raise _Lost(TBTimeoutError("no %s within %g s" % (what, limit_ms / 1000)))
 
     def _keep_alive(self, now, quiet_ms):
-        """Ping after half the interval without a sent *or* a received byte; the answer has as long."""
+        """Ping after half the interval without a sent or a received byte; the answer has as long."""
         if self._ping_at is not None:
             limit_ms = min(_PING_TIMEOUT_MS, quiet_ms - 2 * _TIMER_MS)
             self._expect("PINGRESP", self._ping_at, limit_ms, now)
-        elif (
-            ticks_diff(now, self._sent_at) >= quiet_ms
-            or ticks_diff(now, self._received_at) >= quiet_ms
-        ):
+        elif max(ticks_diff(now, self._sent_at), ticks_diff(now, self._received_at)) >= quiet_ms:
             self._ping_at = now
-            self._write_control(_PINGREQ_PACKET)
+            self._write(_PINGREQ_PACKET, 1)
 
     def _check_airlift(self):
         """ESP32SPI shows a closed connection to nobody who only reads."""
         socket = getattr(self._socket, "_socket", self._socket)
         is_connected = getattr(socket, "_connected", None)
         if callable(is_connected) and not is_connected():
-            raise _Lost(self._closed())
+            raise _Lost(self._line_error(None))
 
     def _line_error(self, error):
-        if error.errno in (errno.ENOTCONN, errno.ECONNRESET, 32):  # 32: EPIPE, which boards lack
-            return self._closed()
+        """What a socket raised, or None if it was closed, as a reason for the user."""
+        if error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, 32):  # EPIPE
+            if self.state == _CONNECTING:
+                return _connect_error(error, self.mqtt.broker, self.mqtt.port, self._is_tls)
+            return error
+        words = "closed by the server"
         if self.state == _CONNECTING:
-            return _connect_error(error, self.mqtt.broker, self.mqtt.port, self._is_tls)
-        return error
-
-    def _closed(self):
-        if self.state == _CONNECTING:
-            words = "closed by the server before CONNACK: does this port want TLS, or none?"
+            words += " before CONNACK: does this port want TLS, or none?"
         elif self._evictions > 2:
-            words = "closed by the server again and again: are the credentials used twice?"
-        else:
-            words = "closed by the server"
+            words += " again and again: are the credentials used twice?"
         return OSError(errno.ENOTCONN, words)
 
     # --- _Link: sending ------------------------------------------------------------------------
     # One packet is one send(). A packet is kept until all of it has gone; a TLS layer that took
     # a part of it must be offered the very same bytes again.
-
-    @property
-    def can_send(self):
-        """Whether `publish` would send now, or as soon as the socket takes more."""
-        return self._is_open and self._fault is None and len(self._unsent) < _MAX_UNSENT
 
     @property
     def _is_open(self):
@@ -936,57 +832,52 @@ class _Link:
         return self.state == _ONLINE or (self.state == _CONNECTING and self._early)
 
     @property
-    def has_unsent(self):
-        return bool(self._unsent)
+    def can_send(self):
+        """Whether `publish` would send now, or as soon as the socket takes more."""
+        return self._is_open and self._fault is None and len(self.unsent) < _MAX_UNSENT
 
     def publish(self, topic, payload, quality_of_service, packet_id=0, flags=0):
-        """Send now what `can_send`; *flags*: ``_DUP``, ``_RETAIN``. `on_ack` tells the PUBACK."""
+        """Send what `can_send`; *flags*: ``_DUP``, ``_RETAIN``. The owner is told the PUBACK."""
         if quality_of_service:
-            self._await(packet_id, None)
+            self._await(packet_id)
         self._write(_publish_packet(topic, payload, quality_of_service, packet_id, flags))
 
-    def subscribe(self, topic, quality_of_service):
+    def subscribe(self, topic, quality_of_service=1):
         """Subscribe now and after each connect."""
         if self._topics.get(topic) != quality_of_service:
             self._topics[topic] = quality_of_service
             if self._is_open:
-                self._subscribe([(topic, quality_of_service)])
+                self._subscribe({topic: quality_of_service})
 
     def unsubscribe(self, topic):
         if self._topics.pop(topic, None) is not None and self._is_open:
-            packet_id = self._next_packet_id()
-            self._await(packet_id, None)
-            self._write(_unsubscribe_packet(packet_id, topic))
+            packet_id = self._await(0)
+            self._write(_packet(_UNSUBSCRIBE, _uint16(packet_id), _text(topic)))
 
     def _subscribe(self, topics):
-        packet_id = self._next_packet_id()
-        self._await(packet_id, [topic for topic, _ in topics])
-        self._write(_subscribe_packet(packet_id, topics))
+        if topics:
+            parts = [_uint16(self._await(0, list(topics)))]
+            for topic in topics:
+                parts.append(_text(topic) + bytes((topics[topic],)))
+            self._write(_packet(_SUBSCRIBE, *parts))
 
-    def _next_packet_id(self):
-        while True:
-            self._packet_id = _SUBSCRIBE_IDS | (self._packet_id + 1)
-            if self._packet_id > 0xFFFF:
-                self._packet_id = _SUBSCRIBE_IDS
-            if self._packet_id not in self._awaited:
-                return self._packet_id
-
-    def _await(self, packet_id, topics):
+    def _await(self, packet_id, topics=None):
+        """Expect an acknowledgement; with *packet_id* 0 under a number of our own."""
+        while not packet_id or packet_id in self._awaited:
+            self._packet_id = self._packet_id % 0x7FFF + 1
+            packet_id = _SUBSCRIBE_IDS | self._packet_id
         if not self._awaited:
             self._acked_at = ticks_ms()
         self._awaited[packet_id] = topics
+        return packet_id
 
-    def _write(self, packet):
+    def _write(self, packet, position=_MAX_UNSENT * 4):
+        """Send, or queue. *position* 1: ahead of all but the head, a part of which may have gone."""
         if self.state == _CONNECTING:
             self._sent_early = True
-        if not self._unsent:
+        if not self.unsent:
             self._sent_at = ticks_ms()
-        self._unsent.append(packet)
-        self._flush_safely()
-
-    def _write_control(self, packet):
-        """Ahead of all that waits, but for the head, of which a part may have gone."""
-        self._unsent.insert(min(1, len(self._unsent)), packet)
+        self.unsent.insert(position, packet)
         self._flush_safely()
 
     def _flush_safely(self):
@@ -998,9 +889,8 @@ class _Link:
                 self._fault = lost
 
     def _flush(self):
-        while self._unsent:
-            packet = self._unsent[0]
-            piece = packet
+        while self.unsent:
+            packet = piece = self.unsent[0]
             if self._unsent_offset or self._is_airlift:
                 piece = memoryview(packet)[self._unsent_offset :]
                 if self._is_airlift:
@@ -1011,24 +901,21 @@ class _Link:
             self._sent_at = ticks_ms()
             self._unsent_offset += sent
             if self._unsent_offset >= len(packet):
-                self._unsent.pop(0)
+                self.unsent.pop(0)
                 self._unsent_offset = 0
             if self._is_airlift:
                 return  # one slice a poll: each takes milliseconds
 
     def _send(self, data):
         """Bytes taken by the socket, 0 if it has no room."""
-        socket = self._socket
         try:
-            if not self._is_wiznet:
-                sent = socket.send(data)
-            else:
-                socket.settimeout(2)  # 0 means to it: wait for ever
-                sent = socket.send(data)
-                socket.settimeout(0)
+            if self._is_wiznet:
+                self._socket.settimeout(2)  # 0 would mean: wait for ever
+            sent = self._socket.send(data)
+            if self._is_wiznet:
+                self._socket.settimeout(0)
         except OSError as error:
-            # ENOMEM, ENOBUFS: lwIP has no buffer left just now, nothing was taken
-            if _would_block(error) or error.errno in (errno.ENOMEM, 105):
+            if _would_block(error):
                 return 0
             raise _Lost(self._line_error(error)) from None
         except (RuntimeError, MMQTTException) as error:
@@ -1041,19 +928,18 @@ class _Link:
     # away, acknowledged all the same, so that the server does not send it for ever.
 
     def _is_readable(self, now):
+        gap_ms = _SPI_GAP_MS if self._is_airlift or self._is_wiznet else 0
         if self._ready is not None:
             for _ in self._ready(0):
                 return True
             gap_ms = _DEEP_CHECK_MS
-        else:
-            gap_ms = _SPI_GAP_MS if self._is_spi else 0
         if ticks_diff(now, self._look_at) < 0:
             return False
         self._look_at = ticks_add(now, gap_ms)
         return True
 
     def _read(self):
-        """Take some packets; `_more` says that a read did not end in would-block yet."""
+        """Take some packets. `_more`: a read did not end in would-block yet."""
         self._more = True
         for _ in range(_WORK_PER_POLL):
             if self.paused:
@@ -1062,8 +948,25 @@ class _Link:
                 self._more = False
                 return
 
+    def _fill(self):
+        """Read once, to where the next bytes belong; their number, 0 if there are none now."""
+        if not self._large_head:
+            if self._start:
+                left = self._end - self._start
+                self._view[:left] = self._view[self._start : self._end]
+                self._start, self._end = 0, left
+            size = self._receive(self._view[self._end :])
+            self._end += size
+            return size
+        if self._large_body is None:
+            view = self._view[: min(_BUFFER_BYTES, self._large_size - self._large_end)]
+        else:
+            view = memoryview(self._large_body)[self._large_end :]
+        size = self._receive(view)
+        self._large_end += size
+        return size
+
     def _receive(self, view):
-        """Bytes read, 0 if there are none now."""
         try:
             size = self._socket.recv_into(view, len(view))
         except OSError as error:
@@ -1075,24 +978,7 @@ class _Link:
         if size:
             self._received_at = ticks_ms()
         elif not self._is_airlift:  # to that one 0 is "nothing yet", to all others "closed"
-            raise _Lost(self._closed())
-        return size
-
-    def _fill(self):
-        if self._large_head:
-            if self._large_body is None:
-                view = self._view[: min(_BUFFER_BYTES, self._large_size - self._large_end)]
-            else:
-                view = memoryview(self._large_body)[self._large_end :]
-            size = self._receive(view)
-            self._large_end += size
-            return size
-        if self._start:
-            left = self._end - self._start
-            self._view[:left] = self._view[self._start : self._end]
-            self._start, self._end = 0, left
-        size = self._receive(self._view[self._end :])
-        self._end += size
+            raise _Lost(self._line_error(None))
         return size
 
     def _take_packet(self):
@@ -1125,7 +1011,7 @@ class _Link:
         if head & 0xF0 != _PUBLISH:
             raise _Lost(TBError("protocol: %d bytes in a packet of type 0x%02x" % (size, head)))
         have = self._end - position
-        body = self._large_buffer(size) if size <= self.max_message_bytes else None
+        body = self._large_buffer(size)
         self._large_id = 0
         if body is not None:
             body[:have] = self._view[position : self._end]
@@ -1144,11 +1030,12 @@ class _Link:
         return True
 
     def _large_buffer(self, size):
-        for _ in range(2):
-            try:
-                return bytearray(size)
-            except MemoryError:
-                gc.collect()
+        if size <= self.max_message_bytes:
+            for _ in range(2):
+                try:
+                    return bytearray(size)
+                except MemoryError:
+                    gc.collect()
         return None
 
     def _take_large(self):
@@ -1156,26 +1043,26 @@ class _Link:
         self._large_head, self._large_body = 0, None
         if body is not None:
             self._handle(head, memoryview(body))
-            return True
-        if self._large_id:
-            self._write_control(_packet(_PUBACK, _uint16(self._large_id)))
-        self._note_oversize(self._large_size)
+        else:
+            if self._large_id:
+                self._write(_packet(_PUBACK, _uint16(self._large_id)), 1)
+            self._throw_away(self._large_size)
         return True
 
-    def _note_oversize(self, size):
-        self._stats["oversize"] += 1
-        self.on_error(TBError("a message of %d bytes was thrown away: no room" % size))
+    def _throw_away(self, size):
+        self._owner.stats["oversize"] += 1
+        self._owner._link_error(TBError("a message of %d bytes was thrown away: no room" % size))
 
     def _handle(self, head, body):
         method = _PACKETS.get(head & 0xF0)
         if method is None or (head == _CONNACK) != (self.state == _CONNECTING):
-            tls = " (a TLS alert: tls= is missing)" if head == 0x15 else ""
-            raise _Lost(TBError("protocol: unexpected packet of type 0x%02x%s" % (head, tls)))
+            words = " (a TLS alert: tls= is missing)" if head == 0x15 else ""
+            raise _Lost(TBError("protocol: unexpected packet of type 0x%02x%s" % (head, words)))
         try:
             getattr(self, method)(head, body)
         except MemoryError:
             gc.collect()
-            self._note_oversize(len(body))
+            self._throw_away(len(body))
         except (IndexError, ValueError):
             raise _Lost(TBError("protocol: malformed packet of type 0x%02x" % head)) from None
 
@@ -1185,79 +1072,67 @@ class _Link:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
                 self._attempts = _BACKOFF_LAST
             raise _Lost(TBRefusedError(code, self.credential))
-        self._acked_at = self._moved_at = ticks_ms()
+        self._acked_at = self._since = ticks_ms()
         self.error = None
-        # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
-        if not self._early and self._topics:
-            self._subscribe(list(self._topics.items()))
         self._move(_ONLINE)
+        # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
+        if not self._early:
+            self._subscribe(self._topics)
 
     def _on_publish(self, head, body):
         quality_of_service = head >> 1 & 3
         end = 2 + (body[0] << 8 | body[1])
-        if quality_of_service > 1 or end + 2 * quality_of_service > len(body):
+        start = end + 2 * quality_of_service
+        if quality_of_service > 1 or start > len(body):
             raise ValueError
         topic = str(body[2:end], "utf-8")
-        payload = bytes(body[end + 2 * quality_of_service :])
+        payload = bytes(body[start:])
         if quality_of_service:
-            self._write_control(_packet(_PUBACK, bytes(body[end : end + 2])))
-        self._stats["received"] += 1
-        self.on_message(topic, payload)
+            self._write(_packet(_PUBACK, bytes(body[end:start])), 1)
+        self._owner.stats["received"] += 1
+        self._owner._link_message(topic, payload)
 
-    def _acknowledge(self, body):
-        """What was awaited under the packet id in *body*; False: nothing."""
-        topics = self._awaited.pop(body[0] << 8 | body[1], False)
+    def _acknowledge(self, packet_id):
+        """What was awaited under *packet_id*; False: nothing."""
+        topics = self._awaited.pop(packet_id, False)
         if topics is not False:
             self._acked_at = ticks_ms()
             self._acknowledged = True
         return topics
 
     def _on_puback(self, _head, body):
-        if self._acknowledge(body) is None:
-            self.on_ack(body[0] << 8 | body[1])
+        packet_id = body[0] << 8 | body[1]
+        if self._acknowledge(packet_id) is None:
+            self._owner._link_acknowledged(packet_id)
 
     def _on_suback(self, _head, body):
-        for count, topic in enumerate(self._acknowledge(body) or ()):
+        topics = self._acknowledge(body[0] << 8 | body[1]) or ()
+        for count, topic in enumerate(topics):
             if body[2 + count] > 2:
-                self._stats["refused_subscriptions"] += 1
-                self.on_error(TBError("the server refused the subscription to %s" % topic))
-
-    def _on_unsuback(self, _head, body):
-        self._acknowledge(body)
+                self._owner.stats["refused_subscriptions"] += 1
+                self._owner._link_error(TBError("the server refused to subscribe us to " + topic))
 
     def _on_pingresp(self, _head, _body):
         self._ping_at = None
 
 
-# --- the outbox's and the requests' entries ----------------------------------------------------
+# --- client: what it is made of ----------------------------------------------------------------
 
 
 class _Message:
-    """One entry of the outbox: kept until it is acknowledged."""
+    """An entry of the outbox: kept until it is acknowledged."""
 
     def __init__(self, message_id, topic, payload, quality_of_service, flags, captured_ms):
         self.id = message_id
         self.topic = topic
         self.payload = payload
+        self.size = len(payload) + _OVERHEAD_BYTES
         self.quality_of_service = quality_of_service
         self.flags = flags
         self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
         self.is_late = False
         self.packet_id = 0  # not 0: was sent, together with its neighbours of the same number
         self.failures = 0
-
-    @property
-    def size(self):
-        return len(self.payload) + _MESSAGE_OVERHEAD_BYTES
-
-    def travels_with(self, other):
-        """Whether both may be parts of one batch of late readings."""
-        return (
-            self.captured_ms is not None
-            and other.captured_ms is not None
-            and self.quality_of_service == other.quality_of_service
-            and not (self.packet_id or self.failures)
-        )
 
 
 class _Request:
@@ -1271,78 +1146,22 @@ class _Request:
         self.message_id = message_id
 
 
-class _Shared:
-    """The last known shared attributes; reads like a dict. See `TBDeviceMqttClient.shared`."""
+class _Shared(dict):
+    """See `TBDeviceMqttClient.shared`. A default comes back when the server deletes its value."""
 
-    def __init__(self):
-        self._known = {}
-        self._defaults = {}
+    def setdefault(self, key, value=None):
+        self.defaults[key] = value
+        return dict.setdefault(self, key, value)
 
-    def setdefault(self, key: str, value: Any) -> Any:
-        """Give *key* a default, which counts while the server has no value for it."""
-        self._defaults[key] = value
-        return self[key]
-
-    def __getitem__(self, key):
-        if key in self._known:
-            return self._known[key]
-        return self._defaults[key]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
-
-    def __contains__(self, key):
-        return key in self._known or key in self._defaults
-
-    def keys(self) -> list:
-        return list(self._known) + [key for key in self._defaults if key not in self._known]
-
-    def __iter__(self):
-        return iter(self.keys())
-
-    def __len__(self):
-        return len(self.keys())
-
-    def items(self) -> list:
-        return [(key, self[key]) for key in self.keys()]
-
-    def values(self) -> list:
-        return [self[key] for key in self.keys()]
-
-    def _update(self, changes):
-        self._known.update(changes)
-
-    def _delete(self, keys):
-        for key in keys:
-            self._known.pop(key, None)
-
-    def _replace(self, values):
-        """Take the server's whole answer: ``(what changed, keys that are gone)``."""
-        known, self._known = self._known, dict(values)
-        changed = {
-            key: values[key] for key in values if key not in known or known[key] != values[key]
-        }
-        return changed, [key for key in known if key not in values]
+    def take(self, changes, deleted):
+        self.update(changes)
+        for key in deleted:
+            self.pop(key, None)
+            if key in self.defaults:
+                self[key] = self.defaults[key]
 
 
-_COUNTERS = (
-    "connects",  # attempts
-    "sent",  # packets; several readings may travel in one
-    "resent",
-    "acknowledged",  # messages
-    "dropped",
-    "left_out",  # keys, with strict=False
-    "received",
-    "unexpected",  # received, and nobody could use it
-    "oversize",  # thrown away: longer than max_message_bytes
-    "handler_errors",
-    "rpc_repeated",  # the same request again, answered from memory
-    "refused_subscriptions",
-)
-
-_READ_SHARED = const(1)  # stands for a callback: the answer is for `shared`
-
-# --- what the server may send ------------------------------------------------------------------
+_READ_SHARED = const(1)  # instead of a callback: the answer is for `shared`
 
 _INBOUND = (  # topic prefix, longest first; decoder (None: leave bytes); method
     (_ATTRIBUTES_RESPONSE, loads, "_on_attributes_response"),
@@ -1380,18 +1199,18 @@ def _tls_context(tls, radio_context):
     """The TLS context that *tls* asks for: True, the path of a CA file, or a context."""
     if hasattr(tls, "wrap_socket"):
         return tls
-    if tls is not True and not isinstance(tls, str):
-        raise TypeError("tls %r: True, the path of a CA file, or an ssl.SSLContext" % (tls,))
     if tls is True and radio_context is not None:
         return radio_context
     import ssl
 
     if tls is True:
         return ssl.create_default_context()
+    if not isinstance(tls, str):
+        raise TypeError("tls %r: True, the path of a CA file, or an ssl.SSLContext" % (tls,))
     with open(tls) as file:
         authorities = file.read()
     if sys.implementation.name == "cpython":
-        return ssl.create_default_context(cadata=authorities)
+        return ssl.create_default_context(cadata=authorities)  # these alone, not the system's too
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=authorities)
     return context
@@ -1413,7 +1232,7 @@ class TBDeviceMqttClient:
         ``ssl.SSLContext`` of your own, for example one with a client certificate
     :param radio: ``wifi.radio``, an ``ESP_SPIcontrol`` or a ``WIZNET5K``. Defaults to the board's
         own Wi-Fi; on a computer to its network
-    :param socket_pool: instead of *radio*, with *tls* a context or True
+    :param socket_pool: instead of *radio*
     :param int keep_alive: seconds; a dead connection is noticed within that time. 0: never
     :param int queue_size: messages that are kept while they can't be sent. When full, the oldest
         telemetry goes, and `on_drop` is told
@@ -1421,8 +1240,7 @@ class TBDeviceMqttClient:
     :param bool strict: what to do with a value that ThingsBoard would dislike (None, NaN, ...).
         True: raise an error that names the key, nothing is sent. False: leave out the key alone
         and count it in ``stats["left_out"]``
-    :param logger: an object with ``debug``, ``info`` and ``warning``. Defaults to none; the
-        library prints nothing
+    :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
     :raises ValueError, TypeError: an argument that can't be right; the text names it
     """
 
@@ -1453,8 +1271,6 @@ class TBDeviceMqttClient:
     """
     last_error = None
     """The last exception of the connection, the server or a handler."""
-    stats = None
-    """Counters since the start, a dict; the names say what."""
 
     def __init__(
         self,
@@ -1478,27 +1294,24 @@ class TBDeviceMqttClient:
     ) -> None:
         if not isinstance(host, str) or not host or "/" in host:
             raise ValueError("host %r is no host name: leave out mqtt:// and the like" % (host,))
-        _check_number("keep_alive", keep_alive, 0, 65535)
-        _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS // 2)
-        _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
+        self.stats = dict.fromkeys(_COUNTERS, 0)
+        """Counters since the start; the names say what."""
         self._quality_of_service = 1
         self._quality_of_service = self._given(quality_of_service)
         self._strict = strict
         self._logger = logger
-
-        self.stats = dict.fromkeys(_COUNTERS, 0)
         self._link = self._build_link(
             {
                 "broker": host,
-                "port": _check_port(port, 8883 if tls else 1883),
+                "port": self._given_port(port, tls),
                 "client_id": client_id or _default_client_id(),
-                "keep_alive": keep_alive,
+                "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
             },
             (access_token, username, password),
             tls,
             (radio, network_adapter, socket_pool),
         )
-        self._events = []  # calls of our methods that call handlers, in the order they came
+        self._events = []  # (handler, arguments) in the order they came; None: a message
         self._is_delivering = False
         self._plain = None  # MQTTMatcher: topic filter -> callback of subscribe()
 
@@ -1507,8 +1320,8 @@ class TBDeviceMqttClient:
         self._outbox_packets = 0  # packets that they make
         self._outbox_window = _WINDOW
         self._outbox_bytes = 0
-        self._outbox_size = queue_size
-        self._outbox_max_bytes = queue_bytes
+        self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
+        self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         self._outbox_id = 0
         self._outbox_stamp_ms = 0
         self._outbox_epoch_ms = None
@@ -1524,6 +1337,14 @@ class TBDeviceMqttClient:
         self._rpc_methods = {}
         self._rpc_memory = []  # [request id, checksum of the request, reply or None, time]
 
+    def _given_port(self, port, tls):
+        if port is None:
+            return 8883 if tls else 1883
+        try:
+            return int(_check_number("port", int(port), 1, 65535))
+        except (TypeError, ValueError):
+            raise ValueError("port %r: 1883, with tls 8883, or leave it out" % (port,)) from None
+
     def _build_link(self, settings, credentials, tls, network):
         access_token, username, password = credentials
         if access_token and (username or password):
@@ -1532,20 +1353,15 @@ class TBDeviceMqttClient:
             raise ValueError("password without username: the server would refuse it")
         settings["username"] = access_token or username
         settings["password"] = password or ""
-        radio, adapter, pool = network
+        radio, network_adapter, pool = network
         context = None
         if pool is None:
-            radio, pool, context = _network(radio, adapter)
-        context = _tls_context(tls, context) if tls else None
-        link = _Link(settings, pool, context, radio, self.stats)
+            radio, pool, context = _network(radio, network_adapter)
+        link = _Link(self, settings, pool, _tls_context(tls, context) if tls else None, radio)
         if username:
             link.credential = "user name and password"
         elif not access_token:
-            link.credential = "client certificate" if tls else "client id"
-        link.on_message = self._link_message
-        link.on_ack = self._outbox_acknowledged
-        link.on_state = self._link_moved
-        link.on_error = self._note_error
+            link.credential = "client certificate" if tls else "no access token"
         return link
 
     @classmethod
@@ -1559,22 +1375,15 @@ class TBDeviceMqttClient:
         """
         from os import getenv
 
-        host = options.pop("host", None) or getenv("THINGSBOARD_HOST")
-        if not host:
-            raise ValueError("THINGSBOARD_HOST is missing in settings.toml")
-        tls = getenv("THINGSBOARD_TLS")
-        if str(tls).lower() in ("1", "true"):
-            tls = True
-        elif not tls or str(tls).lower() in ("0", "false", "none"):
-            tls = None
-        for name, value in (
-            ("port", getenv("THINGSBOARD_PORT")),
-            ("access_token", getenv("THINGSBOARD_TOKEN")),
-            ("tls", tls),
-        ):
-            if name not in options:
+        for name in ("host", "port", "access_token", "tls"):
+            value = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
+            if name == "tls":
+                value = {"": None, "0": None, "1": True, "true": True}.get(str(value or ""), value)
+            if name not in options and value is not None:
                 options[name] = value
-        return cls(host, **options)
+        if "host" not in options:
+            raise ValueError("THINGSBOARD_HOST is missing in settings.toml")
+        return cls(**options)
 
     # --- client: link --------------------------------------------------------------------------
     # connect() starts the link; it stays in charge until disconnect(). What it brings is noted as
@@ -1606,21 +1415,22 @@ class TBDeviceMqttClient:
         After an error the client goes on trying, with pauses that grow to a minute; `disconnect`
         ends that.
         """
-        timeout = _check_timeout(timeout, 10)
         link = self._link
         link.connect_timeout_s = self.connect_timeout
         link.clean_session = self.clean_session
         link.max_message_bytes = self.max_message_bytes
         if not self.connected:
             link.start()
-        if timeout and not self._wait(self._connect_ended, timeout):
+        if timeout == 0:
+            return self.connected
+        if not self._wait(self._is_connect_over, timeout):
             raise TBTimeoutError("no answer to CONNECT within %g s" % timeout)
-        if timeout and link.error is not None:
+        if link.error is not None:
             raise link.error
         return self.connected
 
-    def _connect_ended(self, _handled):
-        return self.connected or self._link.error is not None
+    def _is_connect_over(self, _handled):
+        return self.connected or self._link.error is not None or self.state == _STOPPED
 
     def disconnect(self) -> None:
         """Say DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
@@ -1650,7 +1460,7 @@ class TBDeviceMqttClient:
         if self._outbox_sent < len(self._outbox):
             self._outbox_pump()
         if self._requests:
-            self._expire_requests()
+            self._requests_expire()
         if self._events:
             return self._deliver()
         return 0
@@ -1670,186 +1480,169 @@ class TBDeviceMqttClient:
         :param timeout: seconds. Defaults as in `wait_for_msg`
         :return: True if nothing is queued any more. False after *timeout*, or if stopped
         """
-        self._wait(self._is_flushed, timeout)
-        return not self._outbox and not self._link.has_unsent
+        self._wait(self._is_flush_over, timeout)
+        return not self._outbox and not self._link.unsent
 
-    def _is_flushed(self, _handled):
-        return self.state == _STOPPED or (not self._outbox and not self._link.has_unsent)
+    def _is_flush_over(self, _handled):
+        return self.state == _STOPPED or (not self._outbox and not self._link.unsent)
 
-    def _wait(self, is_done, timeout):
-        """Poll until ``is_done(messages handled)``, which is returned; False after *timeout*."""
-        timeout = _check_timeout(timeout, self.request_timeout if self._is_delivering else None)
+    def _wait(self, is_over, timeout):
+        """Poll until ``is_over(messages handled)``, which is returned; False after *timeout*."""
+        if timeout is None and self._is_delivering:
+            timeout = self.request_timeout
+        if timeout is not None:
+            _check_number("timeout", timeout, 0, 86400)
         started = ticks_ms()
         while True:
-            done = is_done(self.check_for_msg())
-            if done:
-                return done
+            result = is_over(self.check_for_msg())
+            if result:
+                return result
             if timeout is not None and ticks_diff(ticks_ms(), started) >= timeout * 1000:
                 return False
             if self.idle is not None:
                 self.idle()
             time.sleep(0.001)
 
-    def _link_message(self, topic, payload):
-        self._note_event("_dispatch", topic, payload)
-
     def _link_moved(self, state, previous, reason):
         if reason is not None:
-            self._note_error(reason)
+            self._link_error(reason)
         if state == _ONLINE:
-            self._rpc_keep()
+            self._rpc_forget(False)
             self._requests_repeat()
-        elif state != _CONNECTING:
-            self._rpc_forget()
-            self._outbox_rewind(previous == _ONLINE)
-            self._requests_interrupted(state)
-        self._note_event("_tell_state", (state, previous), reason)
-
-    def _tell_state(self, states, reason):
-        state, previous = states
-        if state == _ONLINE:
             self._tell(self.on_connect, 0, 0)
-        elif previous == _ONLINE:
-            self._tell(self.on_disconnect, 0 if state == _STOPPED else 1)
+        elif state != _CONNECTING:
+            self._rpc_forget(True)
+            self._outbox_rewind(previous == _ONLINE)
+            self._requests_interrupt(state)
+            if previous == _ONLINE:
+                self._tell(self.on_disconnect, 0 if state == _STOPPED else 1)
         self._tell(self.on_state, state, reason)
-        return 0
 
-    def _tell(self, callback, *arguments):
-        if callback is not None:
-            self._call(callback, self, self.user_data, *arguments)
+    def _link_message(self, topic, payload):
+        self._note(None, (topic, payload))
 
-    def _tell_later(self, callback, method, first, second):
-        """For what comes in numbers: told if anybody listens, and if not too much waits."""
-        if callback is not None and len(self._events) < 4 * _MAX_EVENTS:
-            self._note_event(method, first, second)
+    def _link_error(self, error):
+        self.last_error = error
+        self._log("%s", error)
 
-    def _tell_publish(self, topic, message_id):
-        self._tell(self.on_publish, topic, message_id)
-        return 0
+    # --- client: events ------------------------------------------------------------------------
 
-    def _tell_drop(self, message, reason):
-        self._tell(self.on_drop, message.topic, message.id, message.payload, reason)
-        return 0
-
-    # --- client: inbound -----------------------------------------------------------------------
-
-    def _note_event(self, method, first, second):
-        """Have `_deliver` call *method*; when too many wait, the link stops reading."""
-        self._events.append((method, first, second))
+    def _note(self, handler, arguments):
+        """Have `_deliver` call *handler*; when too much waits, the link stops reading."""
+        self._events.append((handler, arguments))
         self._link.paused = len(self._events) >= _MAX_EVENTS
 
+    def _tell(self, callback, *arguments):
+        if callback is not None and len(self._events) < 4 * _MAX_EVENTS:
+            self._note(callback, (self, self.user_data) + arguments)
+
     def _deliver(self):
-        """Do what was noted. From inside a handler: nothing, its own call is still under way."""
+        """Call the handlers. From inside one: none, its own call is still under way."""
         if self._is_delivering:
             return 0
         self._is_delivering = True
         handled = 0
         try:
             for _ in range(len(self._events)):  # not those that come meanwhile
-                method, first, second = self._events.pop(0)
-                handled += getattr(self, method)(first, second)
+                handler, arguments = self._events.pop(0)
+                if handler is not None:
+                    self._call(handler, arguments)
+                else:
+                    self._dispatch(*arguments)
+                    handled += 1
         finally:
             self._is_delivering = False
             self._link.paused = len(self._events) >= _MAX_EVENTS
         return handled
 
+    def _call(self, handler, arguments):
+        """Call a handler; what it raises is counted, and returned instead of its result."""
+        if isinstance(handler, tuple):  # (callback, context), as in the reference SDK
+            arguments += handler[1:]
+            handler = handler[0]
+        try:
+            return handler(*arguments)
+        except Exception as error:  # whatever a handler does, the poll goes on
+            self.stats["handler_errors"] += 1
+            self._link_error(error)
+            return error
+
     def _dispatch(self, topic, payload):
         is_expected = self._dispatch_plain(topic, payload)
-        for prefix, decode, method in _INBOUND:
-            if topic.startswith(prefix):
-                try:
+        try:
+            for prefix, decode, method in _INBOUND:
+                if topic.startswith(prefix):
                     message = payload if decode is None else decode(payload)
                     getattr(self, method)(topic[len(prefix) :], message)
-                except ValueError as error:
-                    self._note_unexpected(topic, error)
-                return 1
-        if not is_expected:
-            self._note_unexpected(topic, "nobody asked for it")
-        return 1
-
-    def _note_unexpected(self, topic, why):
-        self.stats["unexpected"] += 1
-        self._log("message on %s ignored: %s", topic, why)
-
-    def _note_error(self, error):
-        self.last_error = error
-        self._log("%s", error)
+                    return
+            if not is_expected:
+                raise ValueError("nobody asked for it")
+        except ValueError as error:
+            self.stats["unexpected"] += 1
+            self._log("message on %s ignored: %s", topic, error)
 
     def _log(self, text, *arguments):
         if self._logger is not None:
             self._logger.warning(text, *arguments)
-
-    def _call(self, callback, *arguments):
-        """Call a handler; what it raises is counted, and returned instead of its result."""
-        if isinstance(callback, tuple):  # (callback, context), as in the reference SDK
-            callback, context = callback
-            arguments += (context,)
-        try:
-            return callback(*arguments)
-        except Exception as error:  # whatever a handler does, the poll goes on
-            self.stats["handler_errors"] += 1
-            self._note_error(error)
-            return error
 
     # --- client: requests ----------------------------------------------------------------------
     # A question goes out through the outbox under a number; the answer, the deadline or the loss
     # of the connection ends it, whichever comes first. Whatever comes later finds no number.
 
     def _ask(self, topic, body, callback, timeout):
-        if len(self._requests) >= _MAX_PENDING:
-            raise TBError("%d requests wait for their answers already" % _MAX_PENDING)
-        timeout = _check_timeout(timeout, self.request_timeout)
-        self._request_id += 1
-        message_id = self._send(topic + str(self._request_id), body, 1)
-        deadline = ticks_add(ticks_ms(), int(timeout * 1000))
-        request = _Request(topic, body, callback, deadline, message_id)
-        self._requests[self._request_id] = request
-        return self._request_id
+        if callback is not None and callback is not _READ_SHARED:
+            _check_callback(callback)
+        if len(self._requests) >= _MAX_REQUESTS:
+            raise TBError("%d requests wait for their answers already" % _MAX_REQUESTS)
+        if timeout is None:
+            timeout = self.request_timeout
+        limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
+        request_id = self._request_id + 1
+        message_id = self._send(topic + str(request_id), body, 1)
+        self._request_id = request_id
+        deadline = ticks_add(ticks_ms(), limit_ms)
+        self._requests[request_id] = _Request(topic, body, callback, deadline, message_id)
+        return request_id
 
     def _answered(self, topic, request_id):
-        """The request that this answers, or None: late, twice, or of somebody else."""
+        """The callback that waits for this. ValueError: late, twice, or somebody else's."""
         request = self._requests.get(request_id)
         if request is None or request.topic != topic:
-            raise ValueError("no request waits for this answer")
+            raise ValueError("no request waits for it")
         del self._requests[request_id]
-        return request
+        return request.callback
 
-    def _end_request(self, request_id, error):
+    def _request_fail(self, request_id, error):
         request = self._requests.pop(request_id)
-        self._outbox_withdraw(request.message_id)
-        self._note_event("_tell_request", (request_id, request), error)
-
-    def _tell_request(self, numbered, error):
-        request_id, request = numbered
+        message = self._outbox_find(request.message_id)
+        if message is not None and not message.packet_id:
+            self._outbox_remove(message)  # nobody wants to know any more
         if request.callback is _READ_SHARED:
             if self.connected:
                 self._attributes_read_shared()
         elif request.callback is not None:
             is_call = request.topic == _RPC_REQUEST
-            arguments = (request_id, None, error) if is_call else (None, error)
-            self._call(request.callback, *arguments)
-        return 0
+            self._note(request.callback, (request_id, None, error) if is_call else (None, error))
 
-    def _expire_requests(self):
+    def _requests_expire(self):
         now = ticks_ms()
         for request_id in self._requests:
             if ticks_diff(now, self._requests[request_id].deadline) >= 0:
                 error = TBTimeoutError("no answer to request %d in time" % request_id)
-                self._end_request(request_id, error)
+                self._request_fail(request_id, error)
                 return  # one a poll: the dict has changed
 
-    def _requests_interrupted(self, state):
+    def _requests_interrupt(self, state):
         """Asking for attributes again does no harm; what a call of ours has done nobody knows."""
-        for request_id in list(self._requests):
-            request = self._requests[request_id]
+        for request_id, request in list(self._requests.items()):
             if state == _STOPPED:
-                self._end_request(request_id, TBError("disconnected before the answer came"))
-            elif request.topic == _RPC_REQUEST and not self._outbox_has(request.message_id):
-                self._end_request(request_id, TBError("connection lost before the answer came"))
+                self._request_fail(request_id, TBError("disconnected before the answer came"))
+            elif request.topic == _RPC_REQUEST and not self._outbox_find(request.message_id):
+                self._request_fail(request_id, TBError("connection lost before the answer came"))
 
     def _requests_repeat(self):
-        for request_id, request in list(self._requests.items()):
-            if not self._outbox_has(request.message_id):
+        for request_id, request in self._requests.items():
+            if not self._outbox_find(request.message_id):
                 topic = request.topic + str(request_id)
                 request.message_id = self._outbox_put(topic, request.body, 1)
         if self._attributes_shared is not None:
@@ -1866,81 +1659,58 @@ class TBDeviceMqttClient:
         """Messages that the server has not acknowledged yet."""
         return len(self._outbox)
 
-    def _send(self, topic, payload, quality_of_service, flags=0, captured_ms=None):
+    def _send(self, topic, payload, quality_of_service, flags=0):
         """Queue a message and send what can be sent. Its number, which `on_publish` tells."""
-        message_id = self._outbox_put(topic, payload, quality_of_service, flags, captured_ms)
+        message_id = self._outbox_put(topic, payload, quality_of_service, flags)
         self._outbox_pump()
         return message_id
 
     def _message_limit(self):
-        limit = min(self.max_message_bytes, _MAX_PACKET_BYTES - 2 * _MESSAGE_OVERHEAD_BYTES)
-        return min(limit, self._outbox_max_bytes - _MESSAGE_OVERHEAD_BYTES)
+        limit = min(self.max_message_bytes, _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES)
+        return min(limit, self._outbox_max_bytes - _OVERHEAD_BYTES)
 
     def _outbox_put(self, topic, payload, quality_of_service, flags=0, captured_ms=None):
         limit = self._message_limit()
         if len(payload) > limit:
             raise ValueError(
-                "message to %s: %d bytes, the limit is %d (max_message_bytes, queue_bytes)"
-                % (topic, len(payload), limit)
+                "message to %s: %d bytes, the limit is %d" % (topic, len(payload), limit)
             )
-        message = _Message(
-            self._outbox_next_id(), topic, payload, quality_of_service, flags, captured_ms
-        )
-        message.is_late = self.state != _ONLINE
-        if not self._outbox_make_room(message.size):
-            self._outbox_report(message, "queue full")
-            return message.id
+        self._outbox_id = self._outbox_id % (_SUBSCRIBE_IDS - 1) + 1
+        while self._outbox_find(self._outbox_id):
+            self._outbox_id = self._outbox_id % (_SUBSCRIBE_IDS - 1) + 1
+        message = _Message(self._outbox_id, topic, payload, quality_of_service, flags, captured_ms)
+        message.is_late = not self.connected
         self._outbox.append(message)
         self._outbox_bytes += message.size
+        while (
+            len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
+        ):
+            self._outbox_drop(self._outbox_oldest(), "queue full")
         return message.id
 
-    def _outbox_next_id(self):
-        """Message and packet identifier in one, 1 to 32767."""
-        while True:
-            self._outbox_id = self._outbox_id % (_SUBSCRIBE_IDS - 1) + 1
-            if not self._outbox_has(self._outbox_id):
-                return self._outbox_id
-
-    def _outbox_has(self, message_id):
+    def _outbox_find(self, message_id):
         for message in self._outbox:
             if message.id == message_id:
-                return True
-        return False
-
-    def _outbox_make_room(self, size):
-        """Drop the oldest telemetry, else the oldest of all, until *size* bytes fit."""
-        while (
-            len(self._outbox) >= self._outbox_size
-            or self._outbox_bytes + size > self._outbox_max_bytes
-        ):
-            victim = self._outbox_oldest()
-            if victim is None:
-                return False  # all is in flight
-            self._outbox_remove(victim)
-            self._outbox_report(victim, "queue full")
-        return True
+                return message
+        return None
 
     def _outbox_oldest(self):
+        """What goes when the queue is full: the oldest telemetry, or else message, not in flight."""
         waiting = self._outbox[self._outbox_sent :]
-        for message in waiting:
+        for message in waiting[:-1]:
             if message.topic == _TELEMETRY:
                 return message
-        return waiting[0] if waiting else None
+        return waiting[0]
 
     def _outbox_remove(self, message):
         self._outbox.remove(message)
         self._outbox_bytes -= message.size
 
-    def _outbox_withdraw(self, message_id):
-        """Forget a message that nobody wants sent any more, if it is not in flight."""
-        for message in self._outbox[self._outbox_sent :]:
-            if message.id == message_id:
-                self._outbox_remove(message)
-
-    def _outbox_report(self, message, reason):
+    def _outbox_drop(self, message, reason):
+        self._outbox_remove(message)
         self.stats["dropped"] += 1
         self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
-        self._tell_later(self.on_drop, "_tell_drop", message, reason)
+        self._tell(self.on_drop, message.topic, message.id, message.payload, reason)
 
     def _outbox_pump(self):
         """Send as much as the window and the socket allow."""
@@ -1955,27 +1725,30 @@ class TBDeviceMqttClient:
         """The next messages that travel as one packet: one, or late readings together."""
         first = self._outbox[self._outbox_sent]
         batch, size = [first], first.size
-        may_grow = first.captured_ms is not None and self._is_late(first) and self._epoch_ms()
         for message in self._outbox[self._outbox_sent + 1 :]:
             size += message.size
             if first.packet_id:
                 if message.packet_id != first.packet_id:
                     break  # what was sent together is sent again together
-            elif not (
-                may_grow
-                and size <= _BATCH_BYTES
-                and first.travels_with(message)
-                and message.travels_with(first)
-                and self._is_late(message)
+            elif (
+                size > _BATCH_BYTES
+                or not self._is_batchable(first)
+                or not self._is_batchable(message)
+                or message.quality_of_service != first.quality_of_service
             ):
                 break
             batch.append(message)
         return batch
 
+    def _is_batchable(self, message):
+        if message.captured_ms is None or message.packet_id or message.failures:
+            return False
+        return self._is_late(message) and self._epoch_ms() is not None
+
     def _is_late(self, message):
         """Whether a reading has waited for so long that its time must be told."""
         if message.captured_ms and not message.is_late:
-            message.is_late = self._monotonic_ms() - message.captured_ms > _LATE_MS
+            message.is_late = monotonic_ns() // 1000000 - message.captured_ms > _LATE_MS
         return message.is_late
 
     def _outbox_send(self, batch):
@@ -1983,79 +1756,71 @@ class TBDeviceMqttClient:
         payload = first.payload
         if first.captured_ms is not None:
             payload = self._outbox_telemetry(batch)
-        quality_of_service = first.quality_of_service
         flags = first.flags
-        if first.packet_id and quality_of_service:
+        if first.packet_id:
             flags |= _DUP
             self.stats["resent"] += 1
         else:
             self.stats["sent"] += 1
-        for message in batch:
-            message.packet_id = first.id
-        if quality_of_service:
+        if first.quality_of_service:
+            for message in batch:
+                message.packet_id = first.id
             self._outbox_sent += len(batch)
             self._outbox_packets += 1
         else:
             self._outbox_done(batch)
-        self._link.publish(first.topic, payload, quality_of_service, first.id, flags)
+        self._link.publish(first.topic, payload, first.quality_of_service, first.id, flags)
 
     def _outbox_telemetry(self, batch):
+        """The payload of *batch*. Late readings tell their time, if the clock is set."""
         lines = []
         for message in batch:
-            ts = None
-            if message.captured_ms and self._is_late(message):
-                epoch_ms = self._epoch_ms()
-                if epoch_ms is not None:
-                    ts = epoch_ms + message.captured_ms
-            lines.extend(_lines(message.payload, ts))
-        return _telemetry_payload(lines)
+            readings = message.payload.split(b"\n")
+            if message.captured_ms and self._is_late(message) and self._epoch_ms() is not None:
+                ts = self._epoch_ms() + message.captured_ms
+                for count, values in enumerate(readings):
+                    # One apart: of two values of a key at one time the server keeps the last.
+                    lines.append(b'{"ts":%d,"values":%s}' % (ts + count, values))
+            else:
+                lines.extend(readings)
+        return lines[0] if len(lines) == 1 else b"[" + b",".join(lines) + b"]"
 
     def _outbox_done(self, messages):
         for message in messages:
             self._outbox_remove(message)
-            self._tell_later(self.on_publish, "_tell_publish", message.topic, message.id)
+            self._tell(self.on_publish, message.topic, message.id)
 
-    def _outbox_in_flight(self, packet_id):
+    def _link_acknowledged(self, packet_id):
         flying = self._outbox[: self._outbox_sent]
-        return [message for message in flying if message.packet_id == packet_id]
-
-    def _outbox_acknowledged(self, packet_id):
-        done = self._outbox_in_flight(packet_id)
-        if not done:
-            return
-        self._outbox_sent -= len(done)
-        self._outbox_packets -= 1
-        self._outbox_window = _WINDOW
-        self.stats["acknowledged"] += len(done)
-        self._outbox_done(done)
+        done = [message for message in flying if message.packet_id == packet_id]
+        if done:
+            self._outbox_sent -= len(done)
+            self._outbox_packets -= 1
+            self._outbox_window = _WINDOW
+            self.stats["acknowledged"] += len(done)
+            self._outbox_done(done)
 
     def _outbox_rewind(self, was_online):
-        """Nothing is in flight any more; all that was begins again, and now is late."""
+        """Nothing is in flight any more: all that was begins again, and now is late.
+
+        If the server went away with nothing but one packet unanswered, that is a mark against it.
+        """
         flying = self._outbox[: self._outbox_sent]
-        was_alone = self._outbox_packets == 1 and not self._link.has_unsent
-        for message in flying:
-            message.is_late = True
+        is_suspect = was_online and self._outbox_packets == 1 and not self._link.unsent
         self._outbox_sent = self._outbox_packets = 0
         if flying:
             self._outbox_window = 1
-        if was_alone and was_online:
-            self._outbox_blame(flying)
-
-    def _outbox_blame(self, batch):
-        """The server went away with nothing but *batch* unanswered: one more mark against it."""
-        for message in batch:
-            message.failures += 1
-            if len(batch) > 1:
-                message.packet_id = 0  # from now on each alone, to find the one
-            elif message.failures >= _MAX_FAILURES:
-                self._outbox_remove(message)
-                self._outbox_report(message, "server hung up %d times" % message.failures)
-
-    def _monotonic_ms(self):
-        return monotonic_ns() // 1000000
+        for message in flying:
+            message.is_late = True
+            if is_suspect:
+                message.failures += 1
+                if len(flying) > 1:
+                    message.packet_id = 0  # from now on each alone, to find the one
+                elif message.failures >= _MAX_FAILURES:
+                    self._outbox_drop(message, "lost connection %d times" % message.failures)
 
     def _epoch_ms(self):
-        """What makes a `_monotonic_ms` a ThingsBoard ``ts``; None while the clock is not set.
+        """What makes a monotonic time a ThingsBoard ``ts``; None while the clock is not set.
 
         Kept as it is unless the clock was set: boards have whole seconds only, and readings must
         not move against each other.
@@ -2063,7 +1828,7 @@ class TBDeviceMqttClient:
         now_s = time.time()
         if now_s < _CLOCK_SET_S:
             return None
-        epoch_ms = int(now_s * 1000) - self._monotonic_ms()
+        epoch_ms = int(now_s * 1000) - monotonic_ns() // 1000000
         known_ms = self._outbox_epoch_ms
         if known_ms is None or abs(epoch_ms - known_ms) > _CLOCK_STEP_MS:
             self._outbox_epoch_ms = epoch_ms
@@ -2071,7 +1836,7 @@ class TBDeviceMqttClient:
 
     # --- client: telemetry ---------------------------------------------------------------------
 
-    def send_telemetry(self, data: Any, quality_of_service: Optional[int] = None) -> Any:
+    def send_telemetry(self, data: Any, quality_of_service: Optional[int] = None) -> Optional[int]:
         """Send readings.
 
         :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
@@ -2091,44 +1856,44 @@ class TBDeviceMqttClient:
         self._count_left_out(skipped)
         message_id = None
         for has_time, readings in messages:
-            captured_ms = 0 if has_time else self._stamp(readings.count(b"\n") + 1)
+            captured_ms = 0
+            if not has_time:
+                captured_ms = max(monotonic_ns() // 1000000, self._outbox_stamp_ms + 1)
+                self._outbox_stamp_ms = captured_ms + readings.count(b"\n")
             message_id = self._outbox_put(_TELEMETRY, readings, quality_of_service, 0, captured_ms)
         self._outbox_pump()
         return message_id
 
-    def _stamp(self, count):
-        """A time of capture for *count* readings, later than all before."""
-        stamp_ms = max(self._monotonic_ms(), self._outbox_stamp_ms + 1)
-        self._outbox_stamp_ms = stamp_ms + count - 1
-        return stamp_ms
-
     def _given(self, quality_of_service):
         if quality_of_service is None:
             return self._quality_of_service
-        return _check_quality_of_service(quality_of_service)
+        if quality_of_service not in (0, 1):
+            raise ValueError("quality_of_service %r: 0 or 1" % (quality_of_service,))
+        return int(quality_of_service)
 
     def _count_left_out(self, skipped):
         if skipped:
             self.stats["left_out"] += len(skipped)
-            self._log("left out: %s", ", ".join([str(key) for key in skipped]))
+            self._log("left out: %s", skipped)
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
     # to us: asked for by request_attributes(), or pushed to those who subscribed.
 
-    def send_attributes(self, data: dict, quality_of_service: Optional[int] = None) -> Any:
+    def send_attributes(
+        self, data: dict, quality_of_service: Optional[int] = None
+    ) -> Optional[int]:
         """Send client attributes, ``{key: value}``.
 
         Arguments, result and errors as of `send_telemetry`.
         """
         quality_of_service = self._given(quality_of_service)
         skipped = None if self._strict else []
-        values = _check_values(data, skipped)
+        texts = _objects(_check_values(data, skipped), self._message_limit())
         self._count_left_out(skipped)
         message_id = None
-        for text in _objects(values, self._message_limit()) if values else ():
-            message_id = self._outbox_put(_ATTRIBUTES, text, quality_of_service)
-        self._outbox_pump()
+        for text in texts:
+            message_id = self._send(_ATTRIBUTES, text, quality_of_service)
         return message_id
 
     def request_attributes(
@@ -2152,29 +1917,28 @@ class TBDeviceMqttClient:
         If the connection is lost meanwhile it is asked again. Source: MQTT Device API, "Request
         attribute values from the server"; server: JsonMqttAdaptor.java.
         """
-        if callback is not None:
-            _check_callable("callback", callback[0] if isinstance(callback, tuple) else callback)
         body = {}
         if client_keys:
-            body["clientKeys"] = _keys("client_keys", client_keys)
+            body["clientKeys"] = _check_keys(client_keys)
         if shared_keys:
-            body["sharedKeys"] = _keys("shared_keys", shared_keys)
-        self._link.subscribe(_ATTRIBUTES_RESPONSE + "+", 1)
+            body["sharedKeys"] = _check_keys(shared_keys)
+        self._link.subscribe(_ATTRIBUTES_RESPONSE + "+")
         return self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
 
     def _on_attributes_response(self, request_id, result):
-        request = self._answered(_ATTRIBUTES_REQUEST, int(request_id))
         if not isinstance(result, dict):
             raise ValueError("no JSON object")
-        if request.callback is _READ_SHARED:
-            self._attributes_replace(result.get("shared", {}))
+        callback = self._answered(_ATTRIBUTES_REQUEST, int(request_id))
+        shared = result.get("shared", {})
+        if callback is _READ_SHARED:
+            self._attributes_compare(shared)
             return
         if self._attributes_shared is not None:
-            self._attributes_shared._update(result.get("shared", {}))
-        if request.callback is not None:
-            self._call(request.callback, result, None)
+            self._attributes_shared.take(shared, ())
+        if callback is not None:
+            self._call(callback, (result, None))
 
-    def subscribe_to_attribute(self, key: str, callback: Any) -> int:
+    def subscribe_to_attribute(self, key: Optional[str], callback: Any) -> int:
         """Have *callback* called when the shared attribute *key* changes or is deleted.
 
         :param callback: ``callback(result, *args)``; *result* is what the server pushed: all keys
@@ -2183,19 +1947,17 @@ class TBDeviceMqttClient:
 
         Changes made while offline are not pushed later; who uses `shared` is told all the same.
         """
-        _check_key(key)
-        return self._watch_attributes(key, callback)
+        if key is not None:
+            _check_key(key)
+        _check_callback(callback)
+        self._attributes_watch_id += 1
+        self._attributes_watches[self._attributes_watch_id] = (key, callback)
+        self._link.subscribe(_ATTRIBUTES)
+        return self._attributes_watch_id
 
     def subscribe_to_all_attributes(self, callback: Any) -> int:
         """The same for every shared attribute."""
-        return self._watch_attributes(None, callback)
-
-    def _watch_attributes(self, key, callback):
-        _check_callable("callback", callback)
-        self._attributes_watch_id += 1
-        self._attributes_watches[self._attributes_watch_id] = (key, callback)
-        self._link.subscribe(_ATTRIBUTES, 1)
-        return self._attributes_watch_id
+        return self.subscribe_to_attribute(None, callback)
 
     def unsubscribe_from_attribute(self, subscription_id: Any) -> None:
         """Call that callback no more; ``"*"``: none of them. An unknown id is no error."""
@@ -2217,13 +1979,10 @@ class TBDeviceMqttClient:
         if not isinstance(deleted, list) or len(changes) > 1:
             deleted = ()
         if self._attributes_shared is not None:
-            if deleted:
-                self._attributes_shared._delete(deleted)
-            else:
-                self._attributes_shared._update(changes)
-        self._tell_watches(changes, deleted or changes)
+            self._attributes_shared.take({} if deleted else changes, deleted)
+        self._attributes_tell(changes, deleted or changes)
 
-    def _tell_watches(self, result, keys):
+    def _attributes_tell(self, result, keys):
         """Each callback once, in the order of subscription."""
         told = []
         for watch_id in sorted(self._attributes_watches):
@@ -2231,20 +1990,22 @@ class TBDeviceMqttClient:
             if watch is None or watch[1] in told or not (watch[0] is None or watch[0] in keys):
                 continue
             told.append(watch[1])
-            self._call(watch[1], result, None)
+            self._call(watch[1], (result, None))
 
     @property
-    def shared(self) -> "_Shared":
-        """The last known shared attributes, like a dict: ``client.shared["interval"]``.
+    def shared(self) -> dict:
+        """The last known shared attributes: ``client.shared["interval"]``.
 
         From its first use on it is read again after each connect, and what differs reaches the
-        attribute subscriptions as if it had been pushed. Defaults, for what the server does not
-        know: ``client.shared.setdefault("interval", 10)``.
+        attribute subscriptions as if it had been pushed. A default, for as long as the server
+        knows no value: ``client.shared.setdefault("interval", 10)``.
         """
         if self._attributes_shared is None:
             self._attributes_shared = _Shared()
-            self._link.subscribe(_ATTRIBUTES, 1)
-            self._link.subscribe(_ATTRIBUTES_RESPONSE + "+", 1)
+            self._attributes_shared.defaults = {}
+            self._attributes_known = {}
+            self._link.subscribe(_ATTRIBUTES)
+            self._link.subscribe(_ATTRIBUTES_RESPONSE + "+")
             if self.connected:
                 self._attributes_read_shared()
         return self._attributes_shared
@@ -2253,16 +2014,21 @@ class TBDeviceMqttClient:
         for request in self._requests.values():
             if request.callback is _READ_SHARED:
                 return  # asked already, and asked again with the others
-        if len(self._requests) < _MAX_PENDING:
+        if len(self._requests) < _MAX_REQUESTS:
             self._ask(_ATTRIBUTES_REQUEST, b"{}", _READ_SHARED, None)
 
-    def _attributes_replace(self, values):
+    def _attributes_compare(self, values):
         """Take over all shared attributes; what differs is told as a push would have told it."""
-        changed, deleted = self._attributes_shared._replace(values)
+        shared = self._attributes_shared
+        deleted = [key for key in shared if key not in values and key not in shared.defaults]
+        changed = {
+            key: values[key] for key in values if key not in shared or shared[key] != values[key]
+        }
+        shared.take(changed, deleted)
         if changed:
-            self._tell_watches(changed, changed)
+            self._attributes_tell(changed, changed)
         if deleted:
-            self._tell_watches({"deleted": deleted}, deleted)
+            self._attributes_tell({"deleted": deleted}, deleted)
 
     # --- client: rpc ---------------------------------------------------------------------------
     # Server-side RPC: the server calls, we reply under the same number. The server pushes what is
@@ -2277,7 +2043,7 @@ class TBDeviceMqttClient:
             it has sent one with `send_rpc_reply`, or will. None: no handler
         """
         if handler is not None:
-            _check_callable("handler", handler)
+            _check_callback(handler)
         self._rpc_handler = handler
         self._rpc_listen()
 
@@ -2299,7 +2065,7 @@ class TBDeviceMqttClient:
 
     def _rpc_listen(self):
         if self._rpc_handler is not None or self._rpc_methods:
-            self._link.subscribe(_RPC_REQUEST + "+", 1)
+            self._link.subscribe(_RPC_REQUEST + "+")
         else:
             self._link.unsubscribe(_RPC_REQUEST + "+")
 
@@ -2311,35 +2077,31 @@ class TBDeviceMqttClient:
         request = loads(payload)
         if not isinstance(request, dict) or "method" not in request:
             raise ValueError("no method")
-        self._rpc_memory.append([request_id, checksum, None, self._monotonic_ms()])
+        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
         del self._rpc_memory[:-_RPC_MEMORY]
-        reply = self._rpc_execute(request_id, request)
-        if reply is not None:
-            self._rpc_reply(request_id, reply)
-
-    def _rpc_execute(self, request_id, request):
-        """JSON text of the reply; None: the handler sends its own."""
         method = request["method"]
         if method in self._rpc_methods:
-            result = self._call(self._rpc_methods[method], request.get("params"))
+            result = self._call(self._rpc_methods[method], (request.get("params"),))
         elif self._rpc_handler is not None:
-            result = self._call(self._rpc_handler, request_id, request)
+            result = self._call(self._rpc_handler, (request_id, request))
             if result is None:
-                return None
+                return  # it sends its own reply
         else:
             result = LookupError("unknown method: %s" % method)
+        self._rpc_reply(request_id, self._rpc_result(result))
+
+    def _rpc_result(self, result):
+        """JSON text of what a handler returned, or of what it raised."""
         if not isinstance(result, Exception):
             try:
                 return self._rpc_text(result)
             except (TypeError, ValueError) as error:
+                self._link_error(error)
                 result = error
-                self._note_error(error)
-        return _json({"error": str(result) or type(result).__name__})
+        return _json({"error": str(result)[:_BUFFER_BYTES] or type(result).__name__})
 
     def _rpc_text(self, response):
-        if response is not None:
-            response = _check_value("response", response)
-        text = _json(response)
+        text = _json(None if response is None else _check_value("response", response))
         if len(text) > self._message_limit():
             raise ValueError("response: %d bytes are too many" % len(text))
         return text
@@ -2361,7 +2123,7 @@ class TBDeviceMqttClient:
 
     def _rpc_answer_again(self, request_id, checksum):
         """Whether this very request was executed before; its reply, if known, is sent again."""
-        self._rpc_forget()
+        self._rpc_forget(True)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id and remembered[1] == checksum:
                 self.stats["rpc_repeated"] += 1
@@ -2370,27 +2132,21 @@ class TBDeviceMqttClient:
                 return True
         return False
 
-    def _rpc_forget(self):
-        """Numbers begin again at 0 when the server restarts: an old request may be a new one."""
-        now_ms = self._monotonic_ms()
-        self._rpc_memory = [
-            remembered
-            for remembered in self._rpc_memory
-            if now_ms - remembered[3] < _RPC_MEMORY_MS or self._rpc_is_unanswered(remembered)
-        ]
+    def _rpc_forget(self, is_online):
+        """Numbers begin again at 0 when the server restarts: an old request may be a new one.
 
-    def _rpc_keep(self):
-        """Back after an outage of any length: what is remembered may come again now."""
+        After an outage of any length the same request may come again: its time counts from then.
+        """
+        now_ms = monotonic_ns() // 1000000
+        kept = []
         for remembered in self._rpc_memory:
-            remembered[3] = self._monotonic_ms()
-
-    def _rpc_is_unanswered(self, remembered):
-        """Whether the reply has not reached the server yet: it will be asked for again."""
-        topic = _RPC_RESPONSE + str(remembered[0])
-        for message in self._outbox:
-            if message.topic == topic:
-                return True
-        return False
+            topic = _RPC_RESPONSE + str(remembered[0])
+            is_unanswered = topic in [message.topic for message in self._outbox]
+            if not is_online or is_unanswered:
+                remembered[3] = now_ms
+            if now_ms - remembered[3] < _RPC_MEMORY_MS:
+                kept.append(remembered)
+        self._rpc_memory = kept
 
     def send_rpc_call(
         self,
@@ -2411,19 +2167,17 @@ class TBDeviceMqttClient:
         """
         if not isinstance(method, str):
             raise TypeError("method %r is no string" % (method,))
-        if callback is not None:
-            _check_callable("callback", callback[0] if isinstance(callback, tuple) else callback)
         if params is not None:
             params = _check_value("params", params)
-        self._link.subscribe(_RPC_RESPONSE + "+", 1)
+        self._link.subscribe(_RPC_RESPONSE + "+")
         body = _json({"method": method, "params": params})
         return self._ask(_RPC_REQUEST, body, callback, timeout)
 
     def _on_rpc_response(self, request_id, result):
         request_id = int(request_id)
-        request = self._answered(_RPC_REQUEST, request_id)
-        if request.callback is not None:
-            self._call(request.callback, request_id, result, None)
+        callback = self._answered(_RPC_REQUEST, request_id)
+        if callback is not None:
+            self._call(callback, (request_id, result, None))
 
     # --- client: claim -------------------------------------------------------------------------
 
@@ -2446,11 +2200,7 @@ class TBDeviceMqttClient:
                 raise TypeError("secret_key is no string")  # not its value: it is a secret
             body["secretKey"] = secret_key
         if duration_ms is not None:
-            if isinstance(duration_ms, bool) or not isinstance(duration_ms, int):
-                raise TypeError("duration_ms %r is no whole number" % (duration_ms,))
-            if duration_ms <= 0:
-                raise ValueError("duration_ms %r: from 1 on" % (duration_ms,))
-            body["durationMs"] = duration_ms
+            body["durationMs"] = int(_check_number("duration_ms", duration_ms, 1, 1 << 62))
         return self._send(_CLAIM, _json(body), 1)
 
     claim = claim_device
@@ -2487,7 +2237,7 @@ class TBDeviceMqttClient:
         """
         quality_of_service = self._given(quality_of_service)
         _check_topic(topic, True)
-        _check_callable("callback", callback)
+        _check_callback(callback)
         if self._plain is None:
             self._plain = MQTTMatcher()
         self._plain[topic] = callback
@@ -2495,19 +2245,18 @@ class TBDeviceMqttClient:
 
     def unsubscribe(self, topic: str) -> None:
         """Undo `subscribe`. An unknown topic is no error."""
-        if self._plain is not None:
-            try:
-                del self._plain[topic]
-            except KeyError:
-                return
-            self._link.unsubscribe(topic)
+        try:
+            del self._plain[topic]
+        except (KeyError, TypeError):
+            return
+        self._link.unsubscribe(topic)
 
     def _dispatch_plain(self, topic, payload):
         is_expected = False
         if self._plain is not None:
             for callback in list(self._plain.iter_match(topic)):
                 is_expected = True
-                self._call(callback, topic, payload)
+                self._call(callback, (topic, payload))
         return is_expected
 
     def will_set(
@@ -2515,7 +2264,7 @@ class TBDeviceMqttClient:
     ) -> None:
         """The last will, to be set before `connect`. ThingsBoard ignores it."""
         _check_topic(topic, False)
-        _check_quality_of_service(quality_of_service)
-        if self._link.state != _STOPPED:
+        quality_of_service = self._given(quality_of_service)
+        if self.state != _STOPPED:
             raise TBError("will_set: to be called before connect()")
         self._link.mqtt.will_set(topic, _check_payload(payload), retain, quality_of_service)
