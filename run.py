@@ -72,7 +72,9 @@ def has_this_python():
     """Whether `.venv` is there, works, and is of the Python that runs this file."""
     code = "import sys; print(sys.version_info[:2])"
     try:
-        answer = subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            [str(PYTHON), "-c", code], capture_output=True, text=True, check=False
+        )
     except OSError:
         return False
     return answer.stdout.strip() == str(sys.version_info[:2])
@@ -114,8 +116,10 @@ def fetch_mosquitto():
     apt = [] if is_root else ["sudo", "-n"]
     apt += ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     install = [*apt, "install", "-y", "--no-install-recommends", "mosquitto"]
-    quiet = {"stdout": subprocess.DEVNULL}
-    if subprocess.call([*apt, "update"], **quiet) or subprocess.call(install, **quiet):
+    nowhere = subprocess.DEVNULL
+    if subprocess.call([*apt, "update"], stdout=nowhere) or subprocess.call(
+        install, stdout=nowhere
+    ):
         print("apt-get could not install mosquitto (its words are above).", flush=True)
 
 

@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""Fixtures of all tests. The repository root, examples/ and tests/ are importable (pyproject)."""
+
+import importlib
+
+import pytest
+from hypothesis import settings
+
+from certificates import Certificates
+from helpers import need
+
+# The same examples in every run, and no clock in them: a failure is one to be mended, not repeated.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory, certificates):
+    program = need("mosquitto", "mosquitto")
+    module = importlib.import_module("mosquitto")
+    broker = module.start(program, lambda: tmp_path_factory.mktemp("mosquitto"), certificates)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def server():
+    """A ThingsBoard stand-in on a free port."""
+    with importlib.import_module("local_server").LocalServer() as running:
+        yield running
+
+
+@pytest.fixture
+def device(server):
+    """The stand-in's side of a device; its access token is TOKEN_A."""
+    return server.add_device("Device A", token="TOKEN_A")
