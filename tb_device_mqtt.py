@@ -344,6 +344,13 @@ def _telemetry(data, limit, skipped=None):
     return messages
 
 
+def _object(value):
+    """What a server sent where a JSON object belongs."""
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
 def _check_callback(callback):
     """A callable, or as in the reference SDK a tuple of it and a further argument."""
     if not callable(callback[0] if isinstance(callback, tuple) else callback):
@@ -1577,7 +1584,7 @@ class TBDeviceMqttClient:
                     return
             if not is_expected:
                 raise ValueError("nobody asked for it")
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # not of a handler: those end in _call
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
@@ -1926,10 +1933,8 @@ class TBDeviceMqttClient:
         return self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
 
     def _on_attributes_response(self, request_id, result):
-        if not isinstance(result, dict):
-            raise ValueError("no JSON object")
+        shared = _object(_object(result).get("shared", {}))
         callback = self._answered(_ATTRIBUTES_REQUEST, int(request_id))
-        shared = result.get("shared", {})
         if callback is _READ_SHARED:
             self._attributes_compare(shared)
             return
@@ -1973,11 +1978,11 @@ class TBDeviceMqttClient:
         self.unsubscribe_from_attribute("*")
 
     def _on_attributes_changed(self, _rest, changes):
-        if not isinstance(changes, dict):
-            raise ValueError("no JSON object")
-        deleted = changes.get("deleted")
+        deleted = _object(changes).get("deleted")
         if not isinstance(deleted, list) or len(changes) > 1:
-            deleted = ()
+            deleted = ()  # an attribute of that name
+        for key in deleted:
+            _check_key(key)
         if self._attributes_shared is not None:
             self._attributes_shared.take({} if deleted else changes, deleted)
         self._attributes_tell(changes, deleted or changes)
@@ -2074,12 +2079,12 @@ class TBDeviceMqttClient:
         checksum = crc32(payload)
         if self._rpc_answer_again(request_id, checksum):
             return
-        request = loads(payload)
-        if not isinstance(request, dict) or "method" not in request:
+        request = _object(loads(payload))
+        method = request.get("method")
+        if not isinstance(method, str):
             raise ValueError("no method")
         self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
         del self._rpc_memory[:-_RPC_MEMORY]
-        method = request["method"]
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
         elif self._rpc_handler is not None:
