@@ -778,6 +778,15 @@ def test_rpc_ids_start_at_0_after_a_restart(server, device):
     assert device.push_rpc("m") == 0
 
 
+def test_a_restart_forgets_pending_rpcs(server, device, peer):
+    future = device.call_rpc("m")
+    server.restart_actors()
+    with pytest.raises(TimeoutError):
+        future.result(0)
+    peer.subscribe(RPC_REQUESTS)
+    assert peer.is_alive()
+
+
 def test_a_pending_rpc_ends_with_the_server(device, server):
     future = device.call_rpc("m")
     server.close()
@@ -956,6 +965,21 @@ def test_an_inactive_session_is_closed(server, device, open_peer):
     assert unconnected.hears_nothing()
 
 
+def test_a_puback_is_activity_only_if_it_is_that_of_an_rpc(device, peer):
+    peer.subscribe(ATTRIBUTES, RPC_REQUESTS)
+    session = device._record.session
+    device.push_attributes({"a": 1})
+    device.push_rpc("m")
+    attributes_id, rpc_id = (peer.read_publish()[3] for _ in range(2))
+    seen = []
+    for packet_id in (attributes_id, rpc_id, rpc_id):
+        before, handled = session.active_at, len(device._server.packets)
+        peer.send(puback(packet_id))
+        assert device.wait(lambda d, n=handled: len(d._server.packets) > n)
+        seen.append(session.active_at > before)
+    assert seen == [False, True, False]
+
+
 # --- the server goes and comes ---
 
 
@@ -965,6 +989,12 @@ def test_disconnect_by_the_server(device, peer, rst):
     assert peer.ends_with_reset() is rst
     assert not device.online
     assert device.disconnect() is False
+
+
+def test_a_connection_accepted_while_the_server_goes_down_is_reset(server, device, open_peer):
+    server.board.is_listening = False
+    peer = open_peer()
+    assert peer.ends_with_reset()
 
 
 @pytest.mark.parametrize("rst", (False, True))
@@ -1026,6 +1056,13 @@ def test_packets_are_listed(server, device, peer):
         ("Roof", "in", "SUBSCRIBE"),
         ("Roof", "out", "SUBACK"),
     ]
+
+
+def test_the_list_of_packets_is_bounded(server, peer):
+    peer.send(b"\xc0\x00" * 5001)
+    for _ in range(5001):
+        assert peer.read() == b"\xd0\x00"
+    assert server.packets == [("Roof", "in", "PINGREQ"), ("Roof", "out", "PINGRESP")] * 5000
 
 
 def test_wait_says_whether_the_condition_came_true(device, peer):

@@ -20,7 +20,7 @@ STREAM = CONNECT + SUBSCRIBE + PUBLISH_QOS1 + PUBACK + UNSUBSCRIBE + PINGREQ + D
 MALFORMED = {
     "type 0": b"\x00\x00",
     "type 15, which is AUTH of MQTT 5": b"\xf0\x00",
-    "five bytes of Remaining Length": b"\x30\xff\xff\xff\xff\x01",
+    "five bytes of Remaining Length": b"\xc0\x80\x80\x80\x80\x00",
     "CONNECT of MQTT 5": b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00",
     "CONNECT of MQTT 3.1": b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01a",
     "CONNECT with the reserved flag": b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x3c\x00\x00",

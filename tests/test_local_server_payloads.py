@@ -110,6 +110,11 @@ def test_what_even_gson_refuses_is_an_error(text):
         gson.parse(text.encode())
 
 
+def test_255_levels_are_allowed():
+    assert gson.parse(b"[" * 254 + b"[],[]" + b"]" * 254)
+    assert gson.parse(b"['x'," + b"[" * 253 + b"[],[]" + b"]" * 253 + b"]")
+
+
 def test_many_brackets_side_by_side_are_not_deep():
     rows = b"[%s]" % b",".join([b'{"a":"[[[[\\"["}'] * 300)
     assert len(gson.parse(rows)) == 300
