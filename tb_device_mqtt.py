@@ -424,10 +424,11 @@ def _connect_error(error, host, port, is_tls):
         words = "no answer: are host and port right, is there a firewall?"
     elif is_tls:
         words = [words for word, words in _TLS_WORDS if word in said.lower()][0]
+        words = "%s (%s)" % (words, said)
     else:
-        words = "no connection"
+        words = "no connection (%s)" % said
     number = number if isinstance(number, int) else errno.ENOTCONN
-    return OSError(number, "%s port %d: %s (%s)" % (host, port, words, said))
+    return OSError(number, "%s port %d: %s" % (host, port, words))
 
 
 # --- what MiniMQTT is given --------------------------------------------------------------------
@@ -656,7 +657,7 @@ class _Link:
         self._reset()
 
     def _open(self):
-        """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send then goes out without waiting."""
+        """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send goes out without waiting."""
         self._owner.stats["connects"] += 1
         self._standin.timeout_s = self.connect_timeout_s
         try:
@@ -800,7 +801,7 @@ class _Link:
             raise _Lost(TBTimeoutError("no %s within %g s" % (what, limit_ms / 1000)))
 
     def _keep_alive(self, now, quiet_ms):
-        """Ping after half the interval without a sent or a received byte; the answer has as long."""
+        """Ping after half the interval without a byte in or out; the answer has as long."""
         if self._ping_at is not None:
             limit_ms = min(_PING_TIMEOUT_MS, quiet_ms - 2 * _TIMER_MS)
             self._expect("PINGRESP", self._ping_at, limit_ms, now)
@@ -879,7 +880,7 @@ class _Link:
         return packet_id
 
     def _write(self, packet, position=_MAX_UNSENT * 4):
-        """Send, or queue. *position* 1: ahead of all but the head, a part of which may have gone."""
+        """Send, or queue. *position* 1: ahead of all but the head, which may have gone in part."""
         if self.state == _CONNECTING:
             self._sent_early = True
         if not self.unsent:
@@ -1702,7 +1703,7 @@ class TBDeviceMqttClient:
         return None
 
     def _outbox_oldest(self):
-        """What goes when the queue is full: the oldest telemetry, or else message, not in flight."""
+        """What goes when the queue is full: of what waits the oldest telemetry, or else message."""
         waiting = self._outbox[self._outbox_sent :]
         for message in waiting[:-1]:
             if message.topic == _TELEMETRY:
