@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""The repository fits together, and fits circup."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import toml
+
+from helpers import do_without, find_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = (ROOT / "tb_device_mqtt.py").read_text(encoding="utf-8")
+PROJECT = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))  # as circup reads it
+
+# As circup 3 finds metadata in a .py, and a version in a .mpy: there the first x.y.z is taken.
+METADATA = re.compile(r"""(__\w+__)(?:\s*:\s*\w+)?\s*=\s*(?:['"]|\(\s)(.+)['"]""")
+LIKE_A_VERSION = re.compile(r"""['"]\d+\.\d+\.\d+""")
+
+
+def version():
+    (found,) = re.findall(r'^__version__ = "(\d+\.\d+\.\d+)"$', LIBRARY, re.MULTILINE)
+    return found
+
+
+def test_the_version_is_one_plain_line():
+    assert version()
+
+
+def test_circup_reads_the_same_version_from_the_source():
+    found = dict(METADATA.findall(LIBRARY))
+    assert found["__version__"] == version()
+    assert found["__repo__"].startswith("https://")
+    assert found["__repo__"].endswith(".git")
+
+
+def test_nothing_that_looks_like_a_version_comes_before_it():
+    first = LIKE_A_VERSION.search(LIBRARY)
+    line_start = LIBRARY.rindex("\n", 0, first.start()) + 1
+    assert LIBRARY[line_start:].startswith("__version__ = ")
+
+
+def test_the_package_is_the_single_module():
+    setuptools = PROJECT["tool"]["setuptools"]
+    assert setuptools["py-modules"] == ["tb_device_mqtt"]
+    assert "packages" not in setuptools
+    assert setuptools["dynamic"]["version"] == {"attr": "tb_device_mqtt.__version__"}
+    assert setuptools["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
+    assert set(PROJECT["project"]["dynamic"]) == {"version", "dependencies"}
+
+
+ON_BOARDS = {  # name on PyPI: name of the module in the bundle
+    "Adafruit-Blinka": None,  # the board's own modules, for computers
+    "adafruit-circuitpython-minimqtt": "adafruit_minimqtt",
+    "adafruit-circuitpython-connectionmanager": "adafruit_connection_manager",
+    "adafruit-circuitpython-ticks": "adafruit_ticks",
+}
+
+
+def test_circup_finds_the_same_requirements_in_both_files():
+    needed = [ON_BOARDS[name] for name, _ in requirements("requirements.txt")]
+    assert "adafruit_minimqtt" in needed
+    assert [n for n in needed if n] == PROJECT["circup"]["circup_dependencies"]
+
+
+def test_test_requirements_are_pinned():
+    pins = requirements("requirements-test.txt")
+    assert pins
+    assert [name for name, rest in pins if not re.match(r"==\d", rest)] == []
+
+
+def requirements(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    matches = [re.match(r"([\w.-]+)(.*)", line) for line in lines]
+    return [match.groups() for match in matches if match]
+
+
+def test_the_changelog_names_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## %s\b" % re.escape(version()), text, re.MULTILINE)
+
+
+def test_the_files_that_the_project_names_exist():
+    for name in (PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]):
+        assert (ROOT / name).is_file(), name
+
+
+# --- tracked files -------------------------------------------------------------------------------
+
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:-])/(?:%s)\b(?!-)" % "|".join(("work", "root", "home", "Users"))
+)
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """``{path: text}`` of all text files that are tracked."""
+    if not find_tool("git") or not (ROOT / ".git").exists():
+        do_without("this is no git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    texts = {}
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        try:
+            texts[name] = (ROOT / name).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue
+    return texts
+
+
+def test_no_file_names_a_path_of_one_machine(tracked):
+    assert [
+        "%s: %s" % (name, line.strip())
+        for name, text in tracked.items()
+        for line in text.splitlines()
+        if MACHINE_PATH.search(line)
+    ] == []
+
+
+def test_every_source_says_its_licence(tracked):
+    sources = [name for name in tracked if name.endswith((".py", ".pyi", ".yml", ".toml"))]
+    assert sources
+    assert [n for n in sources if "SPDX-License-Identifier: MIT" not in tracked[n][:400]] == []
+
+
+def test_every_file_ends_with_one_newline(tracked):
+    texts = {n: text for n, text in tracked.items() if text and not n.endswith((".svg", ".min.js"))}
+    assert [
+        n for n, text in texts.items() if not text.endswith("\n") or text.endswith("\n\n")
+    ] == []
