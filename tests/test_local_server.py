@@ -965,6 +965,24 @@ def test_an_inactive_session_is_closed(server, device, open_peer):
     assert unconnected.hears_nothing()
 
 
+@pytest.mark.parametrize(
+    "sent",
+    (
+        b"\xc0\x00",
+        publish_packet("unknown", b""),
+        subscribe_packet(("unknown", 0)),
+        packet(0xA2, b"\x00\x05" + text("unknown")),
+    ),
+    ids=("PINGREQ", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"),
+)
+def test_whatever_is_handled_is_activity(device, peer, sent):
+    session = device._record.session
+    before = session.active_at
+    peer.send(sent)
+    peer.read()
+    assert session.active_at > before
+
+
 def test_a_puback_is_activity_only_if_it_is_that_of_an_rpc(device, peer):
     peer.subscribe(ATTRIBUTES, RPC_REQUESTS)
     session = device._record.session
@@ -1204,6 +1222,11 @@ def test_responses_can_be_late_and_twice(server, peer):
     assert peer.read() == puback(1)
     assert peer.is_alive()  # the PINGRESP overtakes the response
     assert peer.read_publish()[:2] == peer.read_publish()[:2] == (ATTRIBUTES + "/response/1", b"{}")
+    server.faults.response_delay = 0
+    peer.publish(ATTRIBUTES + "/request/2", b"{}")
+    assert peer.read() == puback(1)
+    assert peer.read_publish()[:2] == peer.read_publish()[:2] == (ATTRIBUTES + "/response/2", b"{}")
+    assert peer.is_alive()
 
 
 @pytest.mark.parametrize("delay", (0, 0.02))
