@@ -1145,6 +1145,8 @@ def test_pubacks_can_come_in_reverse_and_a_partial_batch_comes_soon(server, peer
     server.faults.puback_order, server.faults.puback_batch = "reverse", 3
     peer.send(*(publish_packet(TELEMETRY, b"{}", packet_id=n) for n in range(1, 6)))
     assert [peer.read() for _ in range(5)] == [puback(n) for n in (3, 2, 1, 5, 4)]
+    peer.publish(TELEMETRY, b"{}", packet_id=6)
+    assert peer.read() == puback(6)
 
 
 def test_pubacks_can_be_shuffled(server, peer):
