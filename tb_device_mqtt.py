@@ -423,7 +423,7 @@ def _connect_error(error, host, port, is_tls):
     elif number in (errno.ETIMEDOUT, errno.EINPROGRESS) or "timed out" in said:
         words = "no answer: are host and port right, is there a firewall?"
     elif is_tls:
-        words = [words for word, words in _TLS_WORDS if word in said.lower()][0]
+        words = next(words for word, words in _TLS_WORDS if word in said.lower())
         words = "%s (%s)" % (words, said)
     else:
         words = "no connection (%s)" % said
@@ -1731,27 +1731,28 @@ class TBDeviceMqttClient:
 
     def _outbox_batch(self):
         """The next messages that travel as one packet: one, or late readings together."""
-        first = self._outbox[self._outbox_sent]
-        batch, size = [first], first.size
-        for message in self._outbox[self._outbox_sent + 1 :]:
-            size += message.size
+        waiting = self._outbox[self._outbox_sent :]
+        first = waiting.pop(0)
+        batch = [first]
+        room = min(_BATCH_BYTES, self._message_limit()) - self._batch_bytes(first)
+        for message in waiting:
             if first.packet_id:
                 if message.packet_id != first.packet_id:
                     break  # what was sent together is sent again together
-            elif (
-                size > _BATCH_BYTES
-                or not self._is_batchable(first)
-                or not self._is_batchable(message)
-                or message.quality_of_service != first.quality_of_service
-            ):
-                break
+            else:
+                room -= self._batch_bytes(message)
+                if room < 0 or message.quality_of_service != first.quality_of_service:
+                    break
             batch.append(message)
         return batch
 
-    def _is_batchable(self, message):
+    def _batch_bytes(self, message):
+        """What *message* adds to a batch; more than any has room for if it must travel alone."""
         if message.captured_ms is None or message.packet_id or message.failures:
-            return False
-        return self._is_late(message) and self._epoch_ms() is not None
+            return _BATCH_BYTES
+        if not self._is_late(message) or self._epoch_ms() is None:
+            return _BATCH_BYTES
+        return len(message.payload) + (message.payload.count(b"\n") + 1) * _STAMP_BYTES
 
     def _is_late(self, message):
         """Whether a reading has waited for so long that its time must be told."""
@@ -2273,4 +2274,5 @@ class TBDeviceMqttClient:
         quality_of_service = self._given(quality_of_service)
         if self.state != _STOPPED:
             raise TBError("will_set: to be called before connect()")
-        self._link.mqtt.will_set(topic, _check_payload(payload), retain, quality_of_service)
+        payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
+        self._link.mqtt.will_set(topic, payload, qos=quality_of_service, retain=retain)
