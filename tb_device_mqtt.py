@@ -1082,10 +1082,10 @@ class _Link:
             raise _Lost(TBRefusedError(code, self.credential))
         self._acked_at = self._since = ticks_ms()
         self.error = None
-        self._move(_ONLINE)
         # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
         if not self._early:
             self._subscribe(self._topics)
+        self._move(_ONLINE)
 
     def _on_publish(self, head, body):
         quality_of_service = head >> 1 & 3
@@ -1159,7 +1159,7 @@ class _Shared(dict):
 
     def setdefault(self, key, value=None):
         self.defaults[key] = value
-        return dict.setdefault(self, key, value)
+        return super().setdefault(key, value)
 
     def take(self, changes, deleted):
         self.update(changes)
@@ -1705,7 +1705,7 @@ class TBDeviceMqttClient:
     def _outbox_oldest(self):
         """What goes when the queue is full: of what waits the oldest telemetry, or else message."""
         waiting = self._outbox[self._outbox_sent :]
-        for message in waiting[:-1]:
+        for message in waiting:
             if message.topic == _TELEMETRY:
                 return message
         return waiting[0]
@@ -2010,7 +2010,6 @@ class TBDeviceMqttClient:
         if self._attributes_shared is None:
             self._attributes_shared = _Shared()
             self._attributes_shared.defaults = {}
-            self._attributes_known = {}
             self._link.subscribe(_ATTRIBUTES)
             self._link.subscribe(_ATTRIBUTES_RESPONSE + "+")
             if self.connected:

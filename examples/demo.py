@@ -13,7 +13,6 @@ import sys
 import time
 
 from local_server import LocalServer
-
 from tb_device_mqtt import TBDeviceMqttClient
 
 TOKEN = "DEMO_TOKEN"
