@@ -73,7 +73,7 @@ def test_a_whole_session_runs_on_micropython(board, server, device):
     seen = json.loads(output.splitlines()[-1])
     rows = [values for _, values in device.telemetry]
     assert {"temperature": 0.3, "text": "é"} in rows
-    assert [{"a": 1}, {"b": 2}] == rows[1:3]
+    assert rows[1:3] == [{"a": 1}, {"b": 2}]
     assert (1700000000000, {"c": 3}) in device.telemetry
     assert [{"offline": count} for count in range(10)] == [r for r in rows if "offline" in r]
     assert seen["attributes"] == [{"client": {"version": "x"}}]
