@@ -614,8 +614,7 @@ class _Link:
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
         self._is_wiznet = hasattr(pool, "_interface") and hasattr(pool, "setdefaulttimeout")
-        self._buffer = bytearray(_BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
+        self._own_buffer = bytearray(_BUFFER_BYTES)
         self._reset()
 
     def _reset(self):
@@ -623,9 +622,9 @@ class _Link:
         self._socket = self._poller = self._ready = None
         self.unsent = []  # packets
         self._unsent_offset = 0  # of which the first has gone so far
-        self._start = self._end = 0
-        self._large_head = 0
-        self._large_body = None
+        self._buffer = self._own_buffer
+        self._view = memoryview(self._buffer)
+        self._start = self._end = self._skip = 0
         self._more = False
         self._fault = None
         self._awaited = {}  # packet id -> topics of a SUBSCRIBE, else None
@@ -931,9 +930,9 @@ class _Link:
         return len(data) if sent is None else sent
 
     # --- _Link: receiving ----------------------------------------------------------------------
-    # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A PUBLISH that does
-    # not fit collects in a bytearray of its own; one above max_message_bytes is read and thrown
-    # away, acknowledged all the same, so that the server does not send it for ever.
+    # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A message that does
+    # not fit gets a buffer of its own for as long as it takes. One above max_message_bytes goes by
+    # unread, acknowledged all the same, so that the server does not send it for ever.
 
     def _is_readable(self, now):
         gap_ms = _SPI_GAP_MS if self._is_airlift or self._is_wiznet else 0
@@ -957,22 +956,19 @@ class _Link:
                 return
 
     def _fill(self):
-        """Read once, to where the next bytes belong; their number, 0 if there are none now."""
-        if not self._large_head:
-            if self._start:
-                left = self._end - self._start
-                self._view[:left] = self._view[self._start : self._end]
-                self._start, self._end = 0, left
-            size = self._receive(self._view[self._end :])
-            self._end += size
-            return size
-        if self._large_body is None:
-            view = self._view[: min(_BUFFER_BYTES, self._large_size - self._large_end)]
-        else:
-            view = memoryview(self._large_body)[self._large_end :]
-        size = self._receive(view)
-        self._large_end += size
+        """Read once; the number of bytes, 0 if there are none now."""
+        if self._start:
+            self._use_buffer(self._buffer)
+        size = self._receive(self._view[self._end :])
+        self._end += size
         return size
+
+    def _use_buffer(self, buffer):
+        """Go on in *buffer*, with what is not yet taken apart at its beginning."""
+        view, left = memoryview(buffer), self._end - self._start
+        view[:left] = self._view[self._start : self._end]
+        self._buffer, self._view = buffer, view
+        self._start, self._end = 0, left
 
     def _receive(self, view):
         try:
@@ -991,8 +987,11 @@ class _Link:
 
     def _take_packet(self):
         """Deal with one whole packet; False if there is none yet."""
-        if self._large_head:
-            return self._large_end >= self._large_size and self._take_large()
+        if self._skip:
+            gone = min(self._skip, self._end - self._start)
+            self._start += gone
+            self._skip -= gone
+            return gone > 0
         position, size, shift = self._start + 1, 0, 0
         while True:
             if position >= self._end:
@@ -1005,57 +1004,46 @@ class _Link:
             shift += 7
             if shift > 21:
                 raise _Lost(TBError("protocol: a length of more than four bytes"))
+        if position + size > self._end:
+            return self._take_part(position, size)
         head = self._buffer[self._start]
-        if position + size <= self._end:
-            self._start = position + size
-            self._handle(head, self._view[position : position + size])
-            return True
-        if position + size - self._start <= _BUFFER_BYTES:
-            return False
-        return self._begin_large(head, position, size)
+        self._start = position + size
+        self._handle(head, self._view[position : position + size])
+        if self._buffer is not self._own_buffer and self._start == self._end:
+            self._use_buffer(self._own_buffer)
+        return True
 
-    def _begin_large(self, head, position, size):
-        """A packet above the buffer's size begins; False if more of its head is needed first."""
+    def _take_part(self, position, size):
+        """A packet is not there as a whole: see that it can be. False: more of it is needed."""
+        head = self._buffer[self._start]
+        whole = position - self._start + size
+        if whole <= len(self._buffer):
+            return False
         if head & 0xF0 != _PUBLISH:
             raise _Lost(TBError("protocol: %d bytes in a packet of type 0x%02x" % (size, head)))
-        have = self._end - position
-        body = self._large_buffer(size)
-        self._large_id = 0
-        if body is not None:
-            body[:have] = self._view[position : self._end]
-        elif head & 6:
-            if have < 2:
+        if size <= self.max_message_bytes and self._grow(whole):
+            return False
+        if head & 6:
+            if position + 2 > self._end:
                 return False
-            at = 2 + (self._buffer[position] << 8 | self._buffer[position + 1])
-            if position - self._start + at + 2 <= _BUFFER_BYTES:
-                if have < at + 2:
-                    return False
-                at += position
-                self._large_id = self._buffer[at] << 8 | self._buffer[at + 1]
-        self._large_head, self._large_body = head, body
-        self._large_size, self._large_end = size, have
-        self._start = self._end = 0
+            end = position + 2 + (self._buffer[position] << 8 | self._buffer[position + 1])
+            if self._end < min(end + 2, self._start + len(self._buffer)):
+                return False  # its packet identifier is still to come
+            if self._end >= end + 2:
+                self._write(_packet(_PUBACK, bytes(self._view[end : end + 2])), 1)
+        self._throw_away(size)
+        self._skip = whole
         return True
 
-    def _large_buffer(self, size):
-        if size <= self.max_message_bytes:
-            for _ in range(2):
-                try:
-                    return bytearray(size)
-                except MemoryError:
-                    gc.collect()
-        return None
-
-    def _take_large(self):
-        head, body = self._large_head, self._large_body
-        self._large_head, self._large_body = 0, None
-        if body is not None:
-            self._handle(head, memoryview(body))
-        else:
-            if self._large_id:
-                self._write(_packet(_PUBACK, _uint16(self._large_id)), 1)
-            self._throw_away(self._large_size)
-        return True
+    def _grow(self, size):
+        """A buffer for one large packet; False if there is no memory for it."""
+        for _ in range(2):
+            try:
+                self._use_buffer(bytearray(size))
+                return True
+            except MemoryError:
+                gc.collect()
+        return False
 
     def _throw_away(self, size):
         self._owner.stats["oversize"] += 1
