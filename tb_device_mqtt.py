@@ -55,7 +55,7 @@ try:
     from micropython import const
 except ImportError:
 
-    def const(value):
+    def const(value):  # type: ignore[misc]
         return value
 
 
@@ -63,8 +63,8 @@ try:
     from time import monotonic_ns
 except ImportError:  # MicroPython counts milliseconds only
 
-    def monotonic_ns():
-        return time.ticks_ms() * 1000000
+    def monotonic_ns():  # type: ignore[misc]
+        return time.ticks_ms() * 1000000  # type: ignore[attr-defined]
 
 
 # --- words: topics ----------------------------------------------------------------------------
@@ -387,12 +387,13 @@ def _check_payload(payload):
 
 def _check_keys(keys):
     """Attribute keys as they go over the wire: joined by commas, which none may contain."""
-    if isinstance(keys, str):
-        keys = (keys,)
+    keys = (keys,) if isinstance(keys, str) else tuple(keys)
     for key in keys:
         _check_key(key)
         if "," in key:
             raise ValueError("key %r: a comma separates keys" % key)
+    if not keys:
+        raise ValueError("no keys to ask for")
     return ",".join(keys)
 
 
@@ -1145,6 +1146,10 @@ class _Request:
 class _Shared(dict):
     """See `TBDeviceMqttClient.shared`. A default comes back when the server deletes its value."""
 
+    def __init__(self):
+        super().__init__()
+        self.defaults = {}
+
     def setdefault(self, key, value=None):
         self.defaults[key] = value
         return super().setdefault(key, value)
@@ -1309,7 +1314,7 @@ class TBDeviceMqttClient:
         )
         self._events = []  # (handler, arguments) in the order they came; None: a message
         self._is_delivering = False
-        self._plain = None  # MQTTMatcher: topic filter -> callback of subscribe()
+        self._plain: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
 
         self._outbox = []
         self._outbox_sent = 0  # entries at the front that are in flight
@@ -1320,14 +1325,14 @@ class TBDeviceMqttClient:
         self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         self._outbox_id = 0
         self._outbox_stamp_ms = 0
-        self._outbox_epoch_ms = None
+        self._outbox_epoch_ms: Optional[int] = None
 
         self._requests = {}  # request id -> _Request
         self._request_id = 0
 
         self._attributes_watches = {}  # id -> (key, or None for all, callback)
         self._attributes_watch_id = 0
-        self._attributes_shared = None
+        self._attributes_shared: Optional[_Shared] = None
 
         self._rpc_handler = None
         self._rpc_methods = {}
@@ -1372,7 +1377,7 @@ class TBDeviceMqttClient:
         from os import getenv
 
         for name in ("host", "port", "access_token", "tls"):
-            value = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
+            value: Any = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
             if name == "tls":
                 value = {"": None, "0": None, "1": True, "true": True}.get(str(value or ""), value)
             if name not in options and value is not None:
@@ -1573,7 +1578,7 @@ class TBDeviceMqttClient:
                     return
             if not is_expected:
                 raise ValueError("nobody asked for it")
-        except (TypeError, ValueError) as error:  # not of a handler: those end in _call
+        except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # no handler's
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
@@ -1915,10 +1920,9 @@ class TBDeviceMqttClient:
         attribute values from the server"; server: JsonMqttAdaptor.java.
         """
         body = {}
-        if client_keys:
-            body["clientKeys"] = _check_keys(client_keys)
-        if shared_keys:
-            body["sharedKeys"] = _check_keys(shared_keys)
+        for name, keys in (("clientKeys", client_keys), ("sharedKeys", shared_keys)):
+            if keys:
+                body[name] = _check_keys(keys)
         self._link.subscribe(_ATTRIBUTES_RESPONSE + "+")
         return self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
 
@@ -1997,7 +2001,6 @@ class TBDeviceMqttClient:
         """
         if self._attributes_shared is None:
             self._attributes_shared = _Shared()
-            self._attributes_shared.defaults = {}
             self._link.subscribe(_ATTRIBUTES)
             self._link.subscribe(_ATTRIBUTES_RESPONSE + "+")
             if self.connected:
@@ -2014,7 +2017,12 @@ class TBDeviceMqttClient:
     def _attributes_compare(self, values):
         """Take over all shared attributes; what differs is told as a push would have told it."""
         shared = self._attributes_shared
-        deleted = [key for key in shared if key not in values and key not in shared.defaults]
+        deleted = [
+            key
+            for key in shared
+            if key not in values
+            and (key not in shared.defaults or shared[key] != shared.defaults[key])
+        ]
         changed = {
             key: values[key] for key in values if key not in shared or shared[key] != values[key]
         }
@@ -2188,7 +2196,7 @@ class TBDeviceMqttClient:
         The server acknowledges in any case; the first claim stays until it is used or over.
         Source: "Claiming devices"; server: ClaimDevicesServiceImpl.java.
         """
-        body = {}
+        body: dict = {}
         if secret_key is not None:
             if not isinstance(secret_key, str):
                 raise TypeError("secret_key is no string")  # not its value: it is a secret
