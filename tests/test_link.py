@@ -1,0 +1,1157 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""What travels between client and server, byte by byte, in memory and in a time of its own.
+
+`test_link_sockets.py` has the same link over real sockets. Chapter numbers are those of the OASIS
+standard, MQTT Version 3.1.1.
+"""
+
+import gc
+import random
+import re
+import tracemalloc
+
+import pytest
+
+import tb_device_mqtt
+from fakes import Clock, FakePool, FakeSocket, MemoryServer
+from faults import scripted_broker as mqtt
+from tb_device_mqtt import TBDeviceMqttClient, TBError, TBRefusedError, TBTimeoutError
+
+CONNACK = mqtt.connack()
+BUFFER_BYTES = 1024  # of the receive buffer: what crosses its end is read in another way
+
+MAY_FOLLOW = {
+    "stopped": ("waiting",),
+    "waiting": ("connecting", "stopped"),
+    "connecting": ("online", "waiting", "stopped"),
+    "online": ("waiting", "stopped"),
+}
+
+
+class World:
+    """A client, its network and its time. Without a `MemoryServer` the test is the server."""
+
+    def __init__(self, clock, server=None, pool=None, **options):
+        self.clock = clock
+        self.pool = pool or (server.pool if server else FakePool())
+        self.messages = []  # (topic, payload) of what `listen` brings
+        self.acknowledged = []  # message ids
+        self.moves = []  # (ms, state)
+        options = {"access_token": "TOKEN", "client_id": "me", **options}
+        self.client = TBDeviceMqttClient("server.test", socket_pool=self.pool, **options)
+        self.client.on_state = self._on_state
+        self.client.on_publish = lambda _client, _data, _topic, number: self.acknowledged.append(
+            number
+        )
+        self.client.idle = self.deliver  # while the client waits in connect() or flush()
+
+    def _on_state(self, _client, _data, state, _reason):
+        self.moves.append((self.clock.now_ms, state))
+
+    def listen(self, topic="a/b"):
+        self.client.subscribe(topic, lambda *message: self.messages.append(message))
+
+    def deliver(self):
+        self.pool.deliver()
+        if self.pool.sockets:
+            self.pool.sockets[-1].begin_poll()
+
+    def poll(self, ms=1):
+        self.deliver()
+        self.client.check_for_msg()
+        self.clock.advance(ms)
+
+    def run(self, seconds, ms=20):
+        end_ms = self.clock.now_ms + seconds * 1000
+        while self.clock.now_ms < end_ms:
+            self.poll(ms)
+
+    def run_until(self, condition, seconds=5, ms=20):
+        end_ms = self.clock.now_ms + seconds * 1000
+        while not condition():
+            assert self.clock.now_ms < end_ms, (self.client.state, self.client.last_error)
+            self.poll(ms)
+
+    def run_until_state(self, state, seconds=5, ms=20):
+        self.run_until(lambda: self.client.state == state, seconds, ms)
+
+    # --- the test as the server ---
+
+    @property
+    def socket(self):
+        return self.pool.sockets[-1]
+
+    def open(self, seconds=5):
+        """A new connection, on which CONNECT has come and nothing was answered."""
+        count = len(self.pool.sockets)
+        self.client.connect(timeout=0)
+        self.run_until(lambda: len(self.pool.sockets) > count, seconds)
+
+    def go_online(self):
+        self.open()
+        self.socket.feed(CONNACK)
+        self.run_until_state("online")
+
+    def settle(self, polls=100):
+        """So many polls that whatever has arrived is taken."""
+        for _ in range(polls):
+            self.poll()
+
+    @property
+    def sent(self):
+        """What came on the last connection, as `mqtt.Packet`."""
+        return packets_of(self.socket.sent)
+
+    def sent_of(self, *types):
+        return [packet for packet in self.sent if packet.type in types]
+
+    def states(self):
+        return ["stopped"] + [state for _, state in self.moves]
+
+    def times_of(self, state):
+        return [ms for ms, moved_to in self.moves if moved_to == state]
+
+
+def packets_of(data):
+    """The packets of which *data* consists; it has to end where one ends."""
+    found, rest = [], bytes(data)
+    while rest:
+        size = shift = 0
+        position = 1
+        while True:
+            digit = rest[position]
+            size |= (digit & 127) << shift
+            position, shift = position + 1, shift + 7
+            if digit < 128:
+                break
+        end = position + size
+        assert end <= len(rest), "the last packet is not complete: %r" % rest[:40]
+        found.append(mqtt.Packet(rest[0], rest[position:end]))
+        rest = rest[end:]
+    return found
+
+
+def types_of(packets):
+    return [packet.type for packet in packets]
+
+
+@pytest.fixture
+def clock():
+    with Clock() as running:
+        yield running
+
+
+@pytest.fixture
+def world(clock):
+    return World(clock)
+
+
+@pytest.fixture
+def memory_server(clock):
+    return MemoryServer(clock)
+
+
+@pytest.fixture
+def memory_device(memory_server):
+    return memory_server.add_device("Device", token="TOKEN")
+
+
+@pytest.fixture
+def served(clock, memory_server, memory_device):
+    """A `World` whose server is the stand-in."""
+    return World(clock, memory_server)
+
+
+# --- CONNECT ---
+
+MQTT_311 = b"\x00\x04MQTT\x04"
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    (
+        ({}, b"\x10\x17" + MQTT_311 + b"\xc2\x00\x3c\x00\x02me\x00\x05TOKEN\x00\x00"),
+        (
+            {"access_token": None, "username": "u", "password": "p"},
+            b"\x10\x14" + MQTT_311 + b"\xc2\x00\x3c\x00\x02me\x00\x01u\x00\x01p",
+        ),
+        (
+            {"access_token": None, "username": "u"},
+            b"\x10\x13" + MQTT_311 + b"\xc2\x00\x3c\x00\x02me\x00\x01u\x00\x00",
+        ),
+        ({"access_token": None}, b"\x10\x0e" + MQTT_311 + b"\x02\x00\x3c\x00\x02me"),
+        (
+            {"access_token": None, "keep_alive": 300},
+            b"\x10\x0e" + MQTT_311 + b"\x02\x01\x2c\x00\x02me",
+        ),
+        (
+            {"access_token": None, "client_id": "x" * 150},
+            b"\x10\xa2\x01" + MQTT_311 + b"\x02\x00\x3c\x00\x96" + b"x" * 150,
+        ),
+    ),
+    ids=("token", "user and password", "user alone", "client id", "keep-alive", "long client id"),
+)
+def test_connect_is_these_bytes(clock, options, expected):
+    world = World(clock, **options)
+    world.open()
+    assert world.socket.sent == expected
+
+
+def test_connect_without_clean_session_says_so(world):
+    world.client.clean_session = False
+    world.open()
+    assert world.sent[0].credentials.clean_session is False
+
+
+def test_the_will_goes_into_connect(world):
+    world.client.will_set("w", "gone", 1, True)
+    world.open()
+    # 0xee: user name, password, retained will of quality of service 1, clean session (3.1.2.3)
+    assert world.socket.sent == (
+        b"\x10\x20" + MQTT_311 + b"\xee\x00\x3c\x00\x02me\x00\x01w\x00\x04gone\x00\x05TOKEN\x00\x00"
+    )
+
+
+def test_all_topics_are_subscribed_in_one_packet_behind_connect(world):
+    world.client.subscribe("one", print, 1)
+    world.client.subscribe("two", print, 0)
+    world.open()
+    assert types_of(world.sent) == [mqtt.CONNECT, mqtt.SUBSCRIBE]
+    assert sorted(world.sent[1].filters) == [("one", 1), ("two", 0)]
+
+
+def test_what_was_queued_goes_out_behind_connect(world):
+    world.client.send_telemetry({"a": 1})
+    world.open()
+    world.settle()
+    assert types_of(world.sent) == [mqtt.CONNECT, mqtt.PUBLISH]
+
+
+def test_a_server_that_forgets_what_came_before_connack_gets_it_after(served, memory_server):
+    """As ThingsBoard before 3.3."""
+    memory_server.faults.ignore_before_connack = True
+    memory_server.faults.connack_delay = 0.1
+    served.listen("v1/devices/me/attributes")
+    served.client.send_telemetry({"a": 1})
+    served.client.connect(timeout=0)
+    served.run_until(lambda: served.acknowledged, seconds=60)
+    assert memory_server.board.accepted == 2
+    connack_at = [(way, name) for _, way, name in memory_server.board.packets][-5:]
+    assert (
+        connack_at
+        == [
+            ("in", "CONNECT"),
+            ("out", "CONNACK"),
+            ("in", "SUBSCRIBE"),
+            ("out", "SUBACK"),
+            ("in", "PUBLISH"),
+            ("out", "PUBACK"),
+        ][-5:]
+    )
+
+
+def test_everything_is_subscribed_again_although_the_server_says_session_present(
+    served, memory_server, memory_device
+):
+    """ThingsBoard says so of every CONNECT without clean session, and keeps nothing."""
+    served.client.clean_session = False
+    served.client.subscribe_to_all_attributes(print)
+    served.client.set_server_side_rpc_request_handler(print)
+    served.client.connect()
+    served.run_until(lambda: len(memory_device.subscriptions) == 2)
+    before = memory_device.subscriptions
+    memory_device.disconnect()
+    served.run_until(lambda: memory_device.connects == 2, seconds=10)
+    served.run_until(lambda: len(memory_device.subscriptions) == 2)
+    assert memory_device.subscriptions == before
+
+
+# --- CONNACK ---
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    (
+        (1, "does not speak"),
+        (2, "access token"),
+        (3, "rate limit"),
+        (4, "password is wrong"),
+        (5, "does not know"),
+        (6, "unknown"),
+        (255, "unknown"),
+    ),
+)
+def test_a_refusal_says_which_and_why(served, memory_server, code, words):
+    memory_server.faults.connack = code
+    with pytest.raises(TBRefusedError, match=words) as refused:
+        served.client.connect()
+    assert refused.value.code == code
+    assert served.client.state == "waiting"
+    assert served.client.last_error is refused.value
+
+
+@pytest.mark.parametrize("code, shortest_s, longest_s", ((3, 0.5, 1.1), (5, 30, 61)))
+def test_a_refusal_that_will_stay_is_not_tried_again_soon(
+    served, memory_server, code, shortest_s, longest_s
+):
+    memory_server.faults.connack = code
+    served.client.connect(timeout=0)
+    served.run_until(lambda: len(served.times_of("connecting")) == 2, seconds=70)
+    first, second = served.times_of("connecting")
+    assert shortest_s * 1000 <= second - first <= longest_s * 1000
+
+
+def test_after_a_refusal_the_right_answer_connects(served, memory_server):
+    memory_server.faults.connack = 5
+    with pytest.raises(TBRefusedError):
+        served.client.connect()
+    memory_server.faults.connack = None
+    assert served.client.connect() is True
+
+
+def test_a_server_that_closes_instead_of_connack_is_told_in_words(served, memory_server):
+    memory_server.faults.connack = "close"
+    with pytest.raises(OSError, match="closed by the server before CONNACK"):
+        served.client.connect()
+    assert served.client.state == "waiting"
+
+
+def test_a_server_that_never_answers_connect_is_given_up_after_ten_seconds(served, memory_server):
+    memory_server.faults.connack = "silence"
+    with pytest.raises(TBTimeoutError, match="CONNACK within 10 s"):
+        served.client.connect(timeout=20)
+    assert served.client.state == "waiting"
+    assert 10000 <= served.clock.now_ms <= 10500
+
+
+def test_connect_gives_up_waiting_before_that_and_the_client_goes_on(served, memory_server):
+    memory_server.faults.connack = "silence"
+    with pytest.raises(TBTimeoutError, match="within 2 s"):
+        served.client.connect(timeout=2)
+    assert 2000 <= served.clock.now_ms <= 2100
+    memory_server.faults.connack = None
+    served.run_until_state("online", seconds=12)
+
+
+def test_a_tls_alert_is_told_in_words(world):
+    world.open()
+    world.socket.feed(b"\x15\x03\x01\x00\x02\x02\x46")  # fatal, protocol version
+    world.run_until_state("waiting")
+    assert isinstance(world.client.last_error, TBError)
+    assert "TLS" in str(world.client.last_error)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    (
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        mqtt.pingresp(),
+        mqtt.publish("a/b", b"too early"),
+        b"\x20\x00",
+        b"\x20\x01\x00",
+        b"\x20\xff\xff\xff\xff\x01",
+    ),
+    ids=("HTTP", "PINGRESP", "PUBLISH", "empty CONNACK", "short CONNACK", "endless length"),
+)
+def test_whatever_comes_instead_of_connack_ends_the_attempt(world, answer):
+    world.listen()
+    world.open()
+    world.socket.feed(answer)
+    world.run_until_state("waiting", seconds=11)  # "H" looks like a PUBACK of 84 bytes
+    assert isinstance(world.client.last_error, TBError)
+    assert world.messages == []
+    world.go_online()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    (
+        CONNACK,
+        b"\xf0\x00",
+        b"\x00\x00",
+        mqtt.packet(0x10, b"\x00\x04MQTT"),
+        mqtt.publish("a/b", b"", quality_of_service=2),
+        mqtt.publish("a/b", b"", quality_of_service=3),
+        mqtt.packet(0x30, b"\x00\x09short"),
+        mqtt.packet(0x32, b"\x00\x03a/b"),
+        mqtt.packet(0x40, b"\x00"),
+        mqtt.packet(0x90, b"\x00\x01" * 600),
+        b"\x30\xff\xff\xff\xff\x01",
+    ),
+    ids=(
+        "second CONNACK",
+        "type 15",
+        "type 0",
+        "CONNECT",
+        "QoS 2",
+        "QoS 3",
+        "topic past the end",
+        "no packet id",
+        "short PUBACK",
+        "long SUBACK",
+        "endless length",
+    ),
+)
+def test_a_broken_packet_costs_the_connection_and_no_more(world, answer):
+    world.listen()
+    world.go_online()
+    world.socket.feed(answer)
+    world.run_until_state("waiting")
+    assert isinstance(world.client.last_error, TBError)
+    assert world.messages == []
+    world.go_online()
+    world.socket.feed(mqtt.publish("a/b", b"well"))
+    world.settle()
+    assert world.messages == [("a/b", b"well")]
+
+
+# --- back-off ---
+
+
+def gaps_of(times):
+    return [later - earlier for earlier, later in zip(times, times[1:])]
+
+
+@pytest.mark.parametrize("chance, share", ((0.0, 0.5), (0.5, 0.75), (1.0, 1.0)))
+def test_refused_connections_are_tried_after_pauses_that_double_up_to_a_minute(
+    clock, monkeypatch, chance, share
+):
+    monkeypatch.setattr(tb_device_mqtt, "random", lambda: chance)
+    world = World(clock)
+    world.pool.refuse = True
+    world.client.connect(timeout=0)
+    world.run_until(lambda: len(world.times_of("connecting")) == 10, seconds=600, ms=10)
+    expected = [1000 * share * pause for pause in (1, 2, 4, 8, 16, 32, 60, 60, 60)]
+    assert gaps_of(world.times_of("connecting")) == pytest.approx(expected, abs=50)
+
+
+def test_a_fleet_spreads_its_attempts(clock, monkeypatch):
+    generator = random.Random(1)
+    monkeypatch.setattr(tb_device_mqtt, "random", generator.random)
+    worlds = [World(clock) for _ in range(40)]
+    for each in worlds:
+        each.pool.refuse = True
+        each.client.connect(timeout=0)
+    worlds[0].run_until(
+        lambda: (
+            [w.client.check_for_msg() for w in worlds[1:]]
+            and min(len(w.times_of("connecting")) for w in worlds) >= 2
+        )
+    )
+    pauses = [gaps_of(each.times_of("connecting"))[0] for each in worlds]
+    assert 500 <= min(pauses) < 600 and 900 < max(pauses) <= 1050
+
+
+@pytest.mark.parametrize(
+    "listens",
+    (
+        False,
+        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="SUBACK counts as success")),
+    ),
+)
+def test_a_server_that_hangs_up_on_each_publish_gets_growing_pauses(
+    served, memory_server, memory_device, listens
+):
+    """A rate limit of ThingsBoard: an accepted CONNECT is no success yet, nor is a SUBACK."""
+    if listens:
+        served.client.subscribe_to_all_attributes(print)
+    memory_server.faults.close_on = b"value"
+    for number in range(5):
+        served.client.send_telemetry({"value": number})
+    served.client.connect(timeout=0)
+    served.run_until(lambda: memory_device.connects == 5, seconds=200)
+    memory_server.faults.close_on = None
+    served.run_until(lambda: len(served.acknowledged) == 5, seconds=200)
+    gaps = gaps_of(served.times_of("connecting")[:5])
+    assert all(later > 1.5 * earlier for earlier, later in zip(gaps, gaps[1:])), gaps
+    assert [values["value"] for _, values in memory_device.telemetry][-5:] == [0, 1, 2, 3, 4]
+
+
+def test_a_server_that_throws_us_out_again_and_again_gets_growing_pauses(served, memory_device):
+    """Two devices with one token: each connects in the other's place."""
+    served.client.subscribe_to_all_attributes(print)
+    served.client.connect()
+    for count in range(1, 6):
+        served.run_until(lambda count=count: memory_device.connects == count, seconds=60)
+        served.run_until(lambda: memory_device.subscriptions)
+        served.settle()
+        memory_device.disconnect()
+    served.run_until(lambda: memory_device.connects == 6, seconds=60)
+    gaps = gaps_of(served.times_of("connecting"))
+    assert gaps == sorted(gaps) and gaps[-1] > 4 * gaps[0], gaps
+
+
+@pytest.mark.parametrize("sign_of_life", ("puback", "time"))
+def test_a_connection_that_was_good_is_soon_back(
+    served, memory_server, memory_device, sign_of_life
+):
+    memory_server.faults.connack = "close"
+    served.client.connect(timeout=0)
+    served.run_until(lambda: len(served.times_of("connecting")) == 6, seconds=100)
+    memory_server.faults.connack = None
+    served.run_until_state("online", seconds=100)
+    if sign_of_life == "puback":
+        served.client.send_telemetry({"a": 1})
+        served.run_until(lambda: served.acknowledged)
+        served.run(11)  # sooner it might have been another client with the same token
+    else:
+        served.run(31)
+    memory_device.disconnect()
+    served.run_until_state("waiting")
+    lost_ms = served.clock.now_ms
+    served.run_until_state("online", seconds=2)
+    assert served.clock.now_ms - lost_ms < 1100
+
+
+def test_without_a_network_nothing_is_tried_until_it_is_there(clock):
+    class Radio:
+        connected = False
+
+    world = World(clock, radio=Radio())
+    world.client.connect(timeout=0)
+    world.run(10)
+    assert world.client.state == "waiting" and world.pool.sockets == []
+    assert "radio" in str(world.client.last_error)
+    Radio.connected = True
+    world.open(seconds=1)
+
+
+# --- receiving ---
+
+STRAY = mqtt.puback(0x3002) + mqtt.suback(9) + mqtt.unsuback(8) + mqtt.pingresp()
+
+
+def test_a_stream_is_understood_wherever_it_is_cut(world):
+    """Packets that nobody waits for are in it: their bytes look like those of other packets."""
+    world.listen()
+    world.go_online()
+    stream = (
+        mqtt.publish("a/b", b"one", 1, packet_id=5)
+        + STRAY
+        + mqtt.publish("a/b", b"two", 0)
+        + mqtt.publish("a/b", b"x" * 130, 1, packet_id=6)
+    )
+    for cut in range(1, len(stream)):
+        world.socket.feed(stream[:cut])
+        world.poll()
+        world.poll()
+        world.socket.feed(stream[cut:])
+        world.settle(3)
+    expected = [("a/b", b"one"), ("a/b", b"two"), ("a/b", b"x" * 130)]
+    assert world.messages == expected * (len(stream) - 1)
+    acknowledged = [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)]
+    assert acknowledged == [5, 6] * (len(stream) - 1)
+
+
+@pytest.mark.parametrize("gap_ms", (0, 1, 50))
+def test_a_stream_is_understood_byte_by_byte(world, gap_ms):
+    world.listen()
+    world.go_online()
+    stream = mqtt.publish("a/b", b"one", 1) + STRAY + mqtt.publish("a/b", b"2" * 200)
+    for position in range(len(stream)):
+        world.socket.feed(stream[position : position + 1])
+        if gap_ms:
+            world.poll(gap_ms)
+    world.settle(300)
+    assert world.messages == [("a/b", b"one"), ("a/b", b"2" * 200)]
+
+
+HEAD_BYTES = len(mqtt.publish("a/b", b"", 1))
+AROUND_THE_BUFFER = tuple(range(BUFFER_BYTES - HEAD_BYTES - 5, BUFFER_BYTES + 6))
+LIMIT_BYTES = 4096
+
+
+@pytest.mark.parametrize("piece_bytes", (None, 1, 7, BUFFER_BYTES))
+def test_messages_of_all_sizes_up_to_the_limit_arrive(world, piece_bytes):
+    world.client.max_message_bytes = LIMIT_BYTES
+    world.listen()
+    world.go_online()
+    sizes = (0, 1, 119, 120, 127, 128, *AROUND_THE_BUFFER, 2000, LIMIT_BYTES - 128)
+    for number, size in enumerate(sizes):
+        data = mqtt.publish("a/b", bytes([number]) * size, number % 2, packet_id=number + 1)
+        step = piece_bytes or len(data)
+        for start in range(0, len(data), step):
+            world.socket.feed(data[start : start + step])
+        world.run_until(lambda number=number: len(world.messages) > number, seconds=60, ms=1)
+    expected = [bytes([number]) * size for number, size in enumerate(sizes)]
+    assert [payload for _, payload in world.messages] == expected
+    acknowledged = [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)]
+    assert acknowledged == [number + 1 for number in range(len(sizes)) if number % 2]
+    assert world.client.stats["oversize"] == 0
+
+
+@pytest.mark.xfail(strict=True, reason="its topic counts too")
+def test_a_message_of_just_the_limit_arrives(world):
+    world.client.max_message_bytes = LIMIT_BYTES
+    world.listen()
+    world.go_online()
+    world.socket.feed(mqtt.publish("a/b", b"x" * LIMIT_BYTES, 1))
+    world.settle()
+    assert world.messages == [("a/b", b"x" * LIMIT_BYTES)]
+
+
+@pytest.mark.parametrize("size", (LIMIT_BYTES + 1, 2 * LIMIT_BYTES, 60000, 300000))
+@pytest.mark.parametrize("quality_of_service", (0, 1))
+@pytest.mark.parametrize("piece_bytes", (3, 700, 1460))
+def test_a_message_above_the_limit_is_drained_reported_and_acknowledged(
+    world, size, quality_of_service, piece_bytes
+):
+    world.client.max_message_bytes = LIMIT_BYTES
+    world.listen()
+    world.go_online()
+    data = mqtt.publish("a/b", b"x" * size, quality_of_service, packet_id=77)
+    data += mqtt.publish("a/b", b"next", 1, packet_id=78)
+    for start in range(0, 2000, piece_bytes):
+        world.socket.feed(data[start : min(2000, start + piece_bytes)])
+    world.socket.feed(data[2000:])
+    world.run_until(lambda: world.messages, seconds=60, ms=1)
+    assert world.messages == [("a/b", b"next")]
+    assert world.client.stats["oversize"] == 1
+    told_bytes = int(re.search("[0-9]+", str(world.client.last_error)).group())
+    assert size <= told_bytes <= size + 20
+    acknowledged = [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)]
+    assert acknowledged == ([77, 78] if quality_of_service else [78])
+    assert world.client.connected
+
+
+def test_an_announced_size_takes_no_memory_before_it_comes(world):
+    world.listen()
+    world.go_online()
+    tracemalloc.start()
+    world.socket.feed(b"\x30" + mqtt.remaining_length(200000000) + b"\x00\x03a/b")
+    world.settle()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100000
+    assert world.client.connected
+
+
+def test_one_poll_takes_a_few_packets_only_and_the_rest_is_not_forgotten(world):
+    world.listen()
+    world.go_online()
+    world.socket.feed(b"".join(mqtt.publish("a/b", b"%d" % number) for number in range(200)))
+    world.poll()
+    assert 1 <= len(world.messages) <= 20
+    world.settle()
+    assert world.messages == [("a/b", b"%d" % number) for number in range(200)]
+
+
+# --- handlers ---
+
+
+def test_a_handler_may_publish_subscribe_and_poll_while_a_publish_is_in_flight(world):
+    depth = []
+
+    def handle(*_message):
+        depth.append(1)
+        assert len(depth) == 1, "handlers run one at a time"
+        world.client.publish("inner", b"", 1)
+        world.client.subscribe("more", print, 1)
+        world.client.unsubscribe("unneeded")
+        for _ in range(3):
+            assert world.client.check_for_msg() == 0
+        depth.pop()
+
+    world.client.subscribe("ask", handle)
+    world.client.subscribe("unneeded", print)
+    world.go_online()
+    outer = world.client.publish("outer", b"", 1)
+    world.socket.feed(mqtt.publish("ask", b"", 1, 7) * 2)
+    world.settle()
+    sent = world.sent[2:]
+    assert [packet.topic for packet in sent if packet.type == mqtt.PUBLISH] == ["outer"] + [
+        "inner"
+    ] * 2
+    assert types_of(sent).count(mqtt.UNSUBSCRIBE) == 1
+    assert types_of(sent).count(mqtt.SUBSCRIBE) == 1
+    for packet in reversed([packet for packet in sent if packet.type == mqtt.PUBLISH]):
+        world.socket.feed(mqtt.puback(packet.packet_id))
+    world.settle()
+    assert len(world.acknowledged) == 3 and world.acknowledged[-1] == outer
+    assert world.client.pending_messages_count == 0
+
+
+def test_a_handler_that_raises_is_counted_and_the_next_message_comes(world):
+    seen = []
+
+    def handle(_topic, payload):
+        seen.append(payload)
+        if payload == b"1":
+            raise KeyError("a mistake of the user")
+
+    world.client.subscribe("a/b", handle)
+    world.go_online()
+    world.socket.feed(mqtt.publish("a/b", b"1", 1, 7) + mqtt.publish("a/b", b"2", 1, 8))
+    world.settle()
+    assert seen == [b"1", b"2"]
+    assert [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)] == [7, 8]
+    assert world.client.stats["handler_errors"] == 1
+    assert isinstance(world.client.last_error, KeyError)
+    assert world.client.connected
+
+
+def test_a_handler_may_disconnect(world):
+    world.client.subscribe("a/b", lambda *_: world.client.disconnect())
+    world.go_online()
+    world.socket.feed(mqtt.publish("a/b", b"1", 1, 7))
+    world.settle()
+    assert world.client.state == "stopped"
+    assert types_of(world.sent)[-2:] == [mqtt.PUBACK, mqtt.DISCONNECT]
+    assert not world.socket.is_open
+
+
+def test_a_handler_may_disconnect_and_connect_again(world):
+    def handle(*_message):
+        world.client.disconnect()
+        world.client.connect(timeout=0)
+
+    world.client.subscribe("a/b", handle)
+    world.go_online()
+    world.socket.feed(mqtt.publish("a/b", b"1", 1, 7))
+    world.run_until(lambda: len(world.pool.sockets) == 2)
+    world.socket.feed(CONNACK)
+    world.run_until_state("online")
+    assert not world.pool.sockets[0].is_open
+
+
+def test_while_many_messages_wait_for_a_handler_nothing_more_is_read(world):
+    """The handler of the first one polls: what comes meanwhile must not fill the memory."""
+    taken = []
+
+    def handle(*message):
+        taken.append(message)
+        for _ in range(100):
+            world.deliver()
+            world.client.check_for_msg()
+
+    world.client.subscribe("a/b", handle)
+    world.go_online()
+    for _ in range(200):
+        world.socket.feed(mqtt.publish("a/b", b"x" * 100, 1))
+    world.poll()
+    assert len(world.sent_of(mqtt.PUBACK)) <= 40, "so many were read"
+    world.run_until(lambda: len(taken) == 200, ms=1)
+
+
+# --- sending ---
+
+
+class NotingSocket(FakeSocket):
+    """What each send() was offered, and what it took, in *sends* of the pool."""
+
+    def send(self, data):
+        offered, taken = bytes(data), 0
+        try:
+            taken = super().send(data)
+        finally:
+            self._pool.sends.append((offered, taken))
+        return taken
+
+
+class NotingPool(FakePool):
+    def __init__(self):
+        super().__init__()
+        self.sends = []
+
+    def socket(self, _family=0, _kind=0):
+        return NotingSocket(self)
+
+
+@pytest.fixture
+def noting(clock):
+    return World(clock, pool=NotingPool(), queue_bytes=100000)
+
+
+def test_one_packet_is_one_send(noting):
+    noting.listen()
+    noting.go_online()
+    noting.socket.feed(mqtt.suback(0x8001))
+    noting.run_until(lambda: noting.sent_of(mqtt.PINGREQ), seconds=31)
+    noting.client.send_telemetry({"a": 1})
+    noting.client.send_attributes({"b": "x" * 3000})
+    noting.client.request_attributes(callback=print)
+    noting.client.unsubscribe("a/b")
+    noting.socket.feed(mqtt.publish("a/b", b"", 1) * 3)
+    noting.settle()
+    noting.client.disconnect()
+    for offered, taken in noting.pool.sends:
+        assert taken == len(offered)
+        assert len(packets_of(offered)) == 1
+    types = {packets_of(offered)[0].type for offered, _ in noting.pool.sends}
+    assert types == {
+        mqtt.CONNECT,
+        mqtt.PUBLISH,
+        mqtt.SUBSCRIBE,
+        mqtt.UNSUBSCRIBE,
+        mqtt.PUBACK,
+        mqtt.PINGREQ,
+        mqtt.DISCONNECT,
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_after_a_partial_send_the_very_same_bytes_are_offered_again(noting, seed):
+    """A TLS layer that took a part must not be offered anything else."""
+    chance = random.Random(seed)
+    noting.listen()
+    noting.go_online()
+    topics = ["t/%d" % number for number in range(30)]
+    for number, topic in enumerate(topics):
+        noting.client.publish(topic, b"x" * chance.randrange(400), 1)
+        if number % 3 == 0:
+            noting.socket.feed(mqtt.publish("a/b", b"", 1, packet_id=number + 1))
+        noting.socket.room = chance.choice((0, 0, 1, 2, 50, 400))
+        noting.poll()
+    noting.socket.room = None
+    noting.settle()
+    noting.run_until(lambda: acknowledge_all(noting))
+
+    rest = b""
+    for offered, taken in noting.pool.sends:
+        assert not rest or offered == rest, "other bytes than those that were left"
+        rest = offered[taken:]
+    assert not rest
+    assert [packet.topic for packet in noting.sent_of(mqtt.PUBLISH)] == topics
+    assert len(noting.sent_of(mqtt.PUBACK)) == 10
+
+
+def acknowledge_all(world):
+    """Acknowledge what came and was not acknowledged; whether that was all."""
+    for packet in world.sent_of(mqtt.PUBLISH):
+        if packet.packet_id not in world.acknowledged:
+            world.socket.feed(mqtt.puback(packet.packet_id))
+    world.settle(3)
+    return world.client.pending_messages_count == 0
+
+
+@pytest.mark.xfail(strict=True, reason="a later one overtakes")
+def test_pubacks_leave_in_the_order_of_their_messages(world):
+    """MQTT 3.1.1, 4.6."""
+    world.listen()
+    world.go_online()
+    world.socket.room = 3
+    world.client.publish("t", b"x" * 100, 1)
+    for packet_id in range(1, 10):
+        world.socket.feed(mqtt.publish("a/b", b"", 1, packet_id))
+    world.settle()
+    world.socket.room = None
+    world.settle()
+    acknowledged = [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)]
+    assert acknowledged == list(range(1, 10))
+
+
+@pytest.mark.xfail(strict=True, reason="from the 17th on they overtake")
+def test_subscriptions_leave_in_the_order_of_their_calls(world):
+    world.go_online()
+    world.socket.room = 0
+    topics = ["t/%d" % number for number in range(30)]
+    for topic in topics:
+        world.client.subscribe(topic, print)
+        world.client.unsubscribe(topic)
+    world.socket.room = None
+    world.settle()
+    expected = [(mqtt.SUBSCRIBE, topic) for topic in topics]
+    expected += [(mqtt.UNSUBSCRIBE, topic) for topic in topics]
+    sent = [
+        (packet.type, packet.filters[0][0])
+        for packet in world.sent_of(mqtt.SUBSCRIBE, mqtt.UNSUBSCRIBE)
+    ]
+    assert sorted(sent) == sorted(expected)
+    assert [topic for kind, topic in sent if kind == mqtt.SUBSCRIBE] == topics
+    assert [kind for kind, _ in sent] == [mqtt.SUBSCRIBE, mqtt.UNSUBSCRIBE] * 30
+
+
+@pytest.mark.xfail(strict=True, reason="it is read")
+def test_while_acknowledgements_find_no_room_nothing_more_is_read(world):
+    """Or a server that sends and never reads fills the memory."""
+    world.listen()
+    world.go_online()
+    world.socket.room = 0
+    for _ in range(1000):
+        world.socket.feed(mqtt.publish("a/b", b"x", 1))
+    world.run(2)
+    assert len(world.messages) <= 100
+
+
+def test_a_public_method_never_raises_what_the_network_does(world):
+    world.go_online()
+    world.socket.end(reset=True)
+    world.client.send_telemetry({"a": 1})
+    world.client.subscribe("a/b", print)
+    world.client.unsubscribe("a/b")
+    world.client.publish("t", b"", 0)
+    assert world.client.connected, "the next poll tells"
+    world.poll()
+    assert world.client.state == "waiting"
+
+
+def test_disconnect_is_said_once(world):
+    world.go_online()
+    world.client.disconnect()
+    world.client.disconnect()
+    assert types_of(world.sent) == [mqtt.CONNECT, mqtt.DISCONNECT]
+    assert not world.socket.is_open
+
+
+def test_disconnect_is_not_said_in_the_middle_of_a_packet(world):
+    world.go_online()
+    start = len(world.socket.sent)
+    world.socket.room = 5
+    world.client.send_telemetry({"a": "x" * 100})
+    world.client.disconnect()
+    assert len(world.socket.sent) == start + 5
+    assert not world.socket.is_open
+
+
+def test_disconnect_before_connack_closes_the_connection(world):
+    world.open()
+    world.client.disconnect()
+    assert world.client.state == "stopped"
+    assert not world.socket.is_open
+    world.run(100)
+    assert len(world.pool.sockets) == 1
+
+
+# --- silence ---
+
+
+def test_an_idle_connection_is_kept_alive_by_a_ping_in_time(served, memory_server):
+    served.client.connect()
+    served.run(600, ms=50)
+    packets = [name for _, way, name in memory_server.board.packets if way == "in"]
+    assert 10 <= packets.count("PINGREQ") <= 20
+    assert packets.count("CONNECT") == 1
+
+
+@pytest.mark.parametrize("keep_alive", (1, 2, 5, 20, 60, 600))
+@pytest.mark.parametrize("talks", (False, True), ids=("idle", "talking"))
+def test_silence_is_noticed_within_keep_alive(clock, keep_alive, talks):
+    """Talking into a dead connection is no sign of life."""
+    world = World(clock, keep_alive=keep_alive)
+    world.go_online()
+    silent_ms = clock.now_ms
+    while world.client.state == "online":
+        if talks:
+            world.client.publish("t", b"", 0)
+        world.poll(20)
+        assert clock.now_ms - silent_ms <= keep_alive * 1000
+    assert "PINGRESP" in str(world.client.last_error)
+    assert len(world.sent_of(mqtt.PINGREQ)) == 1
+
+
+def test_keep_alive_0_means_no_pings(clock):
+    world = World(clock, keep_alive=0)
+    world.go_online()
+    world.run(7200, ms=200)
+    assert world.client.connected
+    assert types_of(world.sent) == [mqtt.CONNECT]
+
+
+def test_an_application_that_slept_through_the_answer_stays_connected(world):
+    world.go_online()
+    world.run_until(lambda: world.sent_of(mqtt.PINGREQ), seconds=60)
+    world.socket.feed(mqtt.pingresp())
+    world.clock.advance(3600 * 1000)
+    world.poll()
+    world.poll()
+    assert world.client.connected
+
+
+def test_an_acknowledgement_that_does_not_come_costs_the_connection(served, memory_server):
+    served.client.connect()
+    memory_server.faults.mute_puback = True
+    served.client.send_telemetry({"a": 1})
+    sent_ms = served.clock.now_ms
+    served.run_until_state("waiting", seconds=30)
+    assert 20000 <= served.clock.now_ms - sent_ms <= 20500
+    assert "acknowledgement" in str(served.client.last_error)
+    memory_server.faults.mute_puback = False
+    served.run_until(lambda: served.acknowledged)
+
+
+def test_a_server_that_takes_nothing_more_costs_the_connection(world):
+    world.go_online()
+    world.socket.room = 0
+    world.client.publish("t", b"", 0)
+    world.run_until_state("waiting", seconds=11)
+    assert "room to send" in str(world.client.last_error)
+
+
+# --- the clock starts again ---
+# adafruit_ticks counts to 2**29, six days, and begins again at 0. `Clock` does so after 10 s.
+
+WRAP_MS = 10000
+
+
+def live(world):
+    """A life with all that is timed in it; when what happened, counted from its start."""
+    start_ms = world.clock.now_ms
+    events = []
+
+    def note(name):
+        events.append((name, world.clock.now_ms - start_ms))
+
+    world.client.on_state = lambda _client, _data, state, _reason: note(state)
+    world.pool.refuse = True  # back-off
+    world.client.connect(timeout=0)
+    world.run_until(lambda: len(events) >= 8, seconds=60)
+    world.pool.refuse = False
+    world.run_until(lambda: world.pool.sockets, seconds=60)  # no CONNACK
+    world.run_until_state("waiting", seconds=20)
+    world.go_online()
+    world.run_until_state("waiting", seconds=60)  # no PINGRESP
+    world.go_online()
+    world.client.request_attributes(callback=lambda *_: note("no answer"))  # deadline
+    world.run_until(lambda: events[-1][0] == "no answer", seconds=30)
+    world.run_until_state("waiting", seconds=30)  # no PUBACK
+    world.go_online()
+    world.socket.room = 0
+    world.client.publish("t", b"", 0)
+    world.run_until_state("waiting", seconds=30)  # no room to send
+    return events
+
+
+@pytest.fixture(scope="module")
+def life_far_from_the_wrap():
+    with Clock() as clock:
+        clock.advance(WRAP_MS + 1000)
+        return live(World(clock))
+
+
+def test_a_life_has_all_that_is_timed(life_far_from_the_wrap):
+    names = [name for name, _ in life_far_from_the_wrap]
+    assert names.count("online") == 3 and names.count("no answer") == 1
+    assert 90000 < life_far_from_the_wrap[-1][1] < 140000
+
+
+@pytest.mark.parametrize("before_wrap_ms", (0, 1, 500, *range(1000, 130000, 3300)))
+def test_the_clock_may_start_again_at_any_time(life_far_from_the_wrap, before_wrap_ms):
+    with Clock() as clock:
+        clock.now_ms = WRAP_MS - before_wrap_ms
+        assert live(World(clock)) == life_far_from_the_wrap
+
+
+# --- states ---
+
+
+def test_on_state_sees_allowed_moves_only(served, memory_server, memory_device):
+    chance = random.Random(3)
+    client, faults = served.client, memory_server.faults
+    client.subscribe_to_all_attributes(print)
+    for _ in range(400):
+        action = chance.randrange(9)
+        if action == 0:
+            client.connect(timeout=0)
+        elif action == 1:
+            client.disconnect()
+        elif action == 2:
+            memory_device.disconnect(rst=chance.random() < 0.5)
+        elif action == 3:
+            faults.connack = chance.choice((None, None, 3, 5, "close", "silence"))
+        elif action == 4:
+            memory_server.pool.refuse = chance.random() < 0.3
+        elif action == 5:
+            client.send_telemetry({"a": 1})
+        else:
+            served.run(chance.choice((0.1, 1, 15)), ms=50)
+    states = served.states()
+    assert set(states) == set(MAY_FOLLOW)
+    for before, after in zip(states, states[1:]):
+        assert after in MAY_FOLLOW[before], (before, after)
+
+
+def test_on_state_is_told_why_a_connection_was_lost(served, memory_device):
+    reasons = []
+    served.client.on_state = lambda _client, data, state, why: reasons.append((data, state, why))
+    served.client.user_data = "mine"
+    served.client.connect()
+    memory_device.disconnect()
+    served.run_until_state("waiting")
+    assert [state for _, state, _ in reasons] == ["waiting", "connecting", "online", "waiting"]
+    assert {data for data, _, _ in reasons} == {"mine"}
+    assert [reason for _, _, reason in reasons[:3]] == [None] * 3
+    assert isinstance(reasons[3][2], OSError)
+
+
+def test_connecting_is_announced_one_poll_before_the_attempt_that_may_block(world):
+    world.client.connect(timeout=0)
+    world.run_until_state("connecting", ms=1)
+    assert world.pool.sockets == []
+    assert world.states()[-1] == "connecting"
+    world.poll()
+    assert len(world.pool.sockets) == 1
+
+
+# --- idle ---
+
+
+def test_an_idle_poll_sends_nothing_and_keeps_no_memory(noting):
+    noting.listen()
+    noting.go_online()
+    sends = len(noting.pool.sends)
+    idle(noting, 500)
+    gc.collect()
+    tracemalloc.start()
+    idle(noting, 500)
+    before, _ = tracemalloc.get_traced_memory()
+    idle(noting, 5000)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 512
+    assert len(noting.pool.sends) == sends
+
+
+def idle(world, polls):
+    for _ in range(polls):
+        world.socket.begin_poll()
+        assert world.client.check_for_msg() == 0
+        world.clock.now_ms += 1
+
+
+# --- queue ---
+
+
+def test_a_full_queue_drops_the_oldest_telemetry_and_tells(clock):
+    world = World(clock, queue_size=4)
+    dropped = []
+    world.client.on_drop = lambda *arguments: dropped.append(arguments)
+    numbers = [world.client.send_telemetry({"a": number}) for number in range(4)]
+    world.client.send_attributes({"kept": True})
+    world.client.send_attributes({"kept": False})
+    world.poll()
+    assert [number for _, _, _, number, _, _ in dropped] == numbers[:2]
+    assert world.client.stats["dropped"] == 2
+    assert world.client.pending_messages_count == 4
+
+
+def test_a_queue_is_full_by_its_bytes_too(clock):
+    world = World(clock, queue_bytes=1000)
+    for _ in range(10):
+        world.client.publish("t", b"x" * 300, 1)
+    assert world.client.pending_messages_count == 2
+    assert world.client.stats["dropped"] == 8
+
+
+def test_a_message_after_which_the_server_hangs_up_is_dropped_alone(
+    served, memory_server, memory_device
+):
+    memory_server.faults.close_on = b"poison"
+    dropped = []
+    served.client.on_drop = lambda *arguments: dropped.append(arguments)
+    served.client.connect()
+    numbers = [
+        served.client.publish(
+            "v1/devices/me/telemetry", b'{"poison":1}' if n == 3 else b'{"n":%d}' % n
+        )
+        for n in range(6)
+    ]
+    served.run_until(lambda: served.client.pending_messages_count == 0, seconds=600)
+    served.settle()
+    assert [(number, topic) for _, _, topic, number, _, _ in dropped] == [
+        (numbers[3], "v1/devices/me/telemetry")
+    ]
+    assert "8 times" in dropped[0][5]
+    assert sorted(served.acknowledged) == sorted(set(numbers) - {numbers[3]})
+    stored = [values["n"] for _, values in memory_device.telemetry]
+    assert sorted(set(stored)) == [0, 1, 2, 4, 5]
