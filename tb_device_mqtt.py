@@ -153,7 +153,7 @@ _MOVES = {
 }
 
 _REFUSALS = (  # CONNACK return codes, MQTT 3.1.1 section 3.2.2.3, as ThingsBoard uses them
-    "it does not speak MQTT 3.1.1",
+    "it does not speak this version of MQTT",
     "it wants an access token or a user name",
     "it is not available, or a rate limit was exceeded",
     "user name or password is wrong",
