@@ -704,13 +704,16 @@ class _Link:
             pass
 
     def _close(self):
-        try:
-            if self._poller is not None:  # first: Espressif's select can't bear a closed socket
+        if self._poller is not None:
+            try:  # before the close: Espressif's select can't bear a closed socket
                 self._poller.unregister(self._socket)
-            if self.mqtt.is_connected():
+            except (OSError, KeyError, ValueError):
+                pass
+        if self.mqtt.is_connected():
+            try:
                 self.mqtt.disconnect()
-        except (OSError, RuntimeError, KeyError, ValueError, MMQTTException):
-            pass
+            except (OSError, RuntimeError, MMQTTException):
+                pass
         self._standin.close()
 
     def _lose(self, reason):
@@ -726,9 +729,14 @@ class _Link:
 
     def _count_loss(self, reason):
         """How long to pause: an accepted CONNECT is no success yet, an acknowledgement is one."""
-        if self._sent_early and not self._acknowledged and not isinstance(reason, TBRefusedError):
+        is_online = self.state == _ONLINE
+        if (
+            self._sent_early
+            and not self._acknowledged
+            and (is_online or isinstance(reason, OSError))
+        ):
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
-        if self.state != _ONLINE:
+        if not is_online:
             return
         online_ms = ticks_diff(ticks_ms(), self._since)
         if isinstance(reason, OSError) and online_ms < _EVICTED_MS and not self._awaited:
@@ -781,7 +789,7 @@ class _Link:
 
     def _run_timers(self, now):
         self._timer = ticks_add(now, _TIMER_MS)
-        if self.paused:
+        if self.paused or self._more:
             return  # what we wait for may be there, unread
         if self.unsent:
             self._expect("room to send", self._sent_at, _PING_TIMEOUT_MS, now)
