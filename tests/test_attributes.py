@@ -372,7 +372,7 @@ def test_an_answer_before_the_puback_of_its_request_is_told(server, client, know
 def test_an_answer_that_makes_no_sense_is_ignored_and_counted(
     server, client, known, topic, payload
 ):
-    server.faults.response_delay = 0.3
+    server.faults.response_delay = 0.1
     client.shared.get("mode")
     answered = Notes()
     client.request_attributes(shared_keys="mode", callback=answered)
@@ -385,7 +385,7 @@ def test_an_answer_that_makes_no_sense_is_ignored_and_counted(
 
 
 def test_an_answer_to_a_call_does_not_answer_a_request_of_the_same_number(server, client, known):
-    server.faults.response_delay = 0.3
+    server.faults.response_delay = 0.1
     answered = Notes()
     number = client.request_attributes(shared_keys="mode", callback=answered)
     server.inject(publish("v1/devices/me/rpc/response/%d" % number, b'{"shared":{"mode":1}}'))
