@@ -115,13 +115,14 @@ _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _WINDOW = const(8)  # QoS 1 packets in flight
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
-_MAX_EVENTS = const(16)  # handler calls that wait; when full, nothing more is read
+_MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is read
+_MAX_EVENTS = const(64)  # handler calls that wait; then no more callbacks are told
 _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
 _MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils.java
 _MAX_DEPTH = const(20)  # nesting of a value; json.dumps recurses on the C stack
-_RPC_MEMORY = const(4)  # requests remembered, to answer them again
+_RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
 
 _TIMER_MS = const(100)
@@ -745,7 +746,7 @@ class _Link:
             self._attempts = max(self._attempts, self._evictions)
             return
         self._evictions = 0
-        if self._acknowledged or online_ms >= _SETTLED_MS:
+        if online_ms >= _SETTLED_MS:
             self._attempts = 0
 
     # --- _Link: state --------------------------------------------------------------------------
@@ -768,7 +769,7 @@ class _Link:
             if self.unsent:
                 self._flush()
             now = ticks_ms()
-            if not self.paused and (self._more or self._is_readable(now)):
+            if self._more or self._is_readable(now):
                 self._read()
             if ticks_diff(now, self._timer) >= 0:
                 self._run_timers(now)
@@ -789,10 +790,10 @@ class _Link:
 
     def _run_timers(self, now):
         self._timer = ticks_add(now, _TIMER_MS)
-        if self.paused or self._more:
-            return  # what we wait for may be there, unread
         if self.unsent:
             self._expect("room to send", self._sent_at, _PING_TIMEOUT_MS, now)
+        if self._more:
+            return  # what we wait for may be there, unread
         if self.state == _CONNECTING:
             self._expect("CONNACK", self._since, self.connack_timeout_ms, now)
             return
@@ -815,7 +816,7 @@ class _Link:
             self._expect("PINGRESP", self._ping_at, limit_ms, now)
         elif max(ticks_diff(now, self._sent_at), ticks_diff(now, self._received_at)) >= quiet_ms:
             self._ping_at = now
-            self._write(_PINGREQ_PACKET, 1)
+            self._write(_PINGREQ_PACKET)
 
     def _check_airlift(self):
         """ESP32SPI shows a closed connection to nobody who only reads."""
@@ -887,13 +888,12 @@ class _Link:
         self._awaited[packet_id] = topics
         return packet_id
 
-    def _write(self, packet, position=_MAX_UNSENT * 4):
-        """Send, or queue. *position* 1: ahead of all but the head, which may have gone in part."""
+    def _write(self, packet):
         if self.state == _CONNECTING:
             self._sent_early = True
         if not self.unsent:
             self._sent_at = ticks_ms()
-        self.unsent.insert(position, packet)
+        self.unsent.append(packet)
         self._flush_safely()
 
     def _flush_safely(self):
@@ -958,11 +958,17 @@ class _Link:
         """Take some packets. `_more`: a read did not end in would-block yet."""
         self._more = True
         for _ in range(_WORK_PER_POLL):
-            if self.paused:
+            if self._is_held():
                 return
             if not self._take_packet() and not self._fill():
                 self._more = False
                 return
+
+    def _is_held(self):
+        """Whether what comes has nowhere to go; TCP holds the server back meanwhile."""
+        if self.state == _CONNECTING:
+            return False  # no message comes before CONNACK
+        return self.paused or len(self.unsent) > 2 * _MAX_UNSENT
 
     def _fill(self):
         """Read once; the number of bytes, 0 if there are none now."""
@@ -1030,16 +1036,17 @@ class _Link:
             return False
         if head & 0xF0 != _PUBLISH:
             raise _Lost(TBError("protocol: %d bytes in a packet of type 0x%02x" % (size, head)))
-        if size <= self.max_message_bytes and self._grow(whole):
+        if position + 2 > self._end:
+            return False
+        identifier = position + 2 + (self._buffer[position] << 8 | self._buffer[position + 1])
+        payload = identifier + (2 if head & 6 else 0)
+        if position + size - payload <= self.max_message_bytes and self._grow(whole):
             return False
         if head & 6:
-            if position + 2 > self._end:
+            if self._end < min(payload, self._start + len(self._buffer)):
                 return False
-            end = position + 2 + (self._buffer[position] << 8 | self._buffer[position + 1])
-            if self._end < min(end + 2, self._start + len(self._buffer)):
-                return False  # its packet identifier is still to come
-            if self._end >= end + 2:
-                self._write(_packet(_PUBACK, bytes(self._view[end : end + 2])), 1)
+            if self._end >= payload:
+                self._write(_packet(_PUBACK, bytes(self._view[identifier:payload])))
         self._throw_away(size)
         self._skip = whole
         return True
@@ -1093,7 +1100,7 @@ class _Link:
         topic = str(body[2:end], "utf-8")
         payload = bytes(body[start:])
         if quality_of_service:
-            self._write(_packet(_PUBACK, bytes(body[end:start])), 1)
+            self._write(_packet(_PUBACK, bytes(body[end:start])))
         self._owner.stats["received"] += 1
         self._owner._link_message(topic, payload)
 
@@ -1108,6 +1115,7 @@ class _Link:
     def _on_puback(self, _head, body):
         packet_id = body[0] << 8 | body[1]
         if self._acknowledge(packet_id) is None:
+            self._attempts = 0  # the server takes what we send: this connection is good
             self._owner._link_acknowledged(packet_id)
 
     def _on_suback(self, _head, body):
@@ -1258,7 +1266,7 @@ class TBDeviceMqttClient:
     request_timeout = 10
     """Seconds after which a request without an answer fails with `TBTimeoutError`."""
     max_message_bytes = 16384
-    """The longest message that is accepted or sent; others are thrown away or refused."""
+    """The longest payload that is accepted or sent; a longer one is thrown away or refused."""
     clean_session = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
     user_data = None
@@ -1321,6 +1329,7 @@ class TBDeviceMqttClient:
             (radio, network_adapter, socket_pool),
         )
         self._events = []  # (handler, arguments) in the order they came; None: a message
+        self._waiting = 0  # messages among them; when too many, the link reads no more
         self._is_delivering = False
         self._plain: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
 
@@ -1350,7 +1359,7 @@ class TBDeviceMqttClient:
         if port is None:
             return 8883 if tls else 1883
         try:
-            return int(_check_number("port", int(port), 1, 65535))
+            return _check_number("port", int(str(port)), 1, 65535)
         except (TypeError, ValueError):
             raise ValueError("port %r: 1883, with tls 8883, or leave it out" % (port,)) from None
 
@@ -1528,7 +1537,9 @@ class TBDeviceMqttClient:
         self._tell(self.on_state, state, reason)
 
     def _link_message(self, topic, payload):
-        self._note(None, (topic, payload))
+        self._events.append((None, (topic, payload)))
+        self._waiting += 1
+        self._link.paused = self._waiting >= _MAX_MESSAGES
 
     def _link_error(self, error):
         self.last_error = error
@@ -1536,14 +1547,10 @@ class TBDeviceMqttClient:
 
     # --- client: events ------------------------------------------------------------------------
 
-    def _note(self, handler, arguments):
-        """Have `_deliver` call *handler*; when too much waits, the link stops reading."""
-        self._events.append((handler, arguments))
-        self._link.paused = len(self._events) >= _MAX_EVENTS
-
     def _tell(self, callback, *arguments):
-        if callback is not None and len(self._events) < 4 * _MAX_EVENTS:
-            self._note(callback, (self, self.user_data) + arguments)
+        """Have `_deliver` call one of the five callbacks, if it is set and not too much waits."""
+        if callback is not None and len(self._events) < _MAX_EVENTS:
+            self._events.append((callback, (self, self.user_data) + arguments))
 
     def _deliver(self):
         """Call the handlers. From inside one: none, its own call is still under way."""
@@ -1557,11 +1564,12 @@ class TBDeviceMqttClient:
                 if handler is not None:
                     self._call(handler, arguments)
                 else:
+                    self._waiting -= 1
+                    self._link.paused = self._waiting >= _MAX_MESSAGES
                     self._dispatch(*arguments)
                     handled += 1
         finally:
             self._is_delivering = False
-            self._link.paused = len(self._events) >= _MAX_EVENTS
         return handled
 
     def _call(self, handler, arguments):
@@ -1631,7 +1639,8 @@ class TBDeviceMqttClient:
                 self._attributes_read_shared()
         elif request.callback is not None:
             is_call = request.topic == _RPC_REQUEST
-            self._note(request.callback, (request_id, None, error) if is_call else (None, error))
+            arguments = (request_id, None, error) if is_call else (None, error)
+            self._events.append((request.callback, arguments))
 
     def _requests_expire(self):
         now = ticks_ms()
@@ -2089,7 +2098,7 @@ class TBDeviceMqttClient:
         if not isinstance(method, str):
             raise ValueError("no method")
         self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
-        del self._rpc_memory[:-_RPC_MEMORY]
+        del self._rpc_memory[:-_MAX_MESSAGES]
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
         elif self._rpc_handler is not None:
@@ -2148,13 +2157,14 @@ class TBDeviceMqttClient:
         After an outage of any length the same request may come again: its time counts from then.
         """
         now_ms = monotonic_ns() // 1000000
+        unanswered = [message.topic for message in self._outbox]
         kept = []
-        for remembered in self._rpc_memory:
-            topic = _RPC_RESPONSE + str(remembered[0])
-            is_unanswered = topic in [message.topic for message in self._outbox]
-            if not is_online or is_unanswered:
+        for count, remembered in enumerate(self._rpc_memory):
+            is_answered = _RPC_RESPONSE + str(remembered[0]) not in unanswered
+            if not (is_online and is_answered):
                 remembered[3] = now_ms
-            if now_ms - remembered[3] < _RPC_MEMORY_MS:
+            is_recent = count >= len(self._rpc_memory) - _RPC_MEMORY
+            if now_ms - remembered[3] < _RPC_MEMORY_MS and (is_recent or not is_answered):
                 kept.append(remembered)
         self._rpc_memory = kept
 

@@ -157,7 +157,7 @@ def test_a_request_is_answered_with_what_was_found_in_both_scopes(client, known)
     [
         list,
         tuple,
-        pytest.param(iter, marks=pytest.mark.xfail(strict=True, reason='asks for the key ""')),
+        iter,
     ],
 )
 def test_keys_may_be_in_anything_that_holds_names(client, known, kind):
@@ -681,7 +681,6 @@ def test_a_callback_that_raises_keeps_nobody_else_from_being_told(client, device
         pytest.param(
             b"[" * 16000,
             id="deep",
-            marks=pytest.mark.xfail(strict=True, reason="RecursionError out of check_for_msg()"),
         ),
     ],
 )
@@ -902,7 +901,6 @@ def test_deletes_while_offline_reach_the_subscriptions(client, known):
     assert other.calls == []
 
 
-@pytest.mark.xfail(strict=True, reason="what has a default is never taken for deleted")
 def test_a_delete_while_offline_brings_the_default_back(client, known):
     notes = Notes()
     client.shared.setdefault("mode", "default")

@@ -599,7 +599,6 @@ def test_a_handler_that_leaves_the_client_in_a_hurry_loses_no_reply(client, devi
     assert sorted(order) == [0, 1, 2, 3]
 
 
-@pytest.mark.xfail(strict=True, reason="what on_publish is to be told keeps PUBACKs unread")
 def test_flush_in_a_handler_ends_however_much_on_publish_is_to_be_told(client, device):
     client.on_publish = Notes()
     flushed = []
@@ -615,7 +614,6 @@ def test_flush_in_a_handler_ends_however_much_on_publish_is_to_be_told(client, d
     assert flushed == [True]
 
 
-@pytest.mark.xfail(strict=True, reason="16 were waiting, and reading goes on after the last only")
 def test_flush_in_a_handler_ends_as_soon_as_there_is_room_again(client, device):
     flushed = []
 
@@ -633,7 +631,6 @@ def test_flush_in_a_handler_ends_as_soon_as_there_is_room_again(client, device):
     assert flushed == [True]
 
 
-@pytest.mark.xfail(strict=True, reason="no CONNACK is read while 16 messages wait")
 def test_connect_in_a_handler_works_however_much_is_waiting(client, device):
     connected = []
 
@@ -673,7 +670,6 @@ class Depth:
         return wrapped
 
 
-@pytest.mark.xfail(strict=True, reason="connect() in a handler reads no CONNACK while 16 wait")
 def test_no_handler_is_called_while_another_runs(server, client, device):
     depth = Depth()
     client.request_timeout = 0.05
