@@ -116,7 +116,7 @@ _WINDOW = const(8)  # QoS 1 packets in flight
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
 _MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is read
-_MAX_EVENTS = const(64)  # handler calls that wait; then no more callbacks are told
+_MAX_EVENTS = const(64)  # calls of handlers that wait, beside one for each queued message
 _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
@@ -528,7 +528,8 @@ class _CompatSocket:
         topic = str(packet[start + 2 : end], "utf-8")
         quality_of_service = packet[0] >> 1 & 1
         payload = packet[end + 2 * quality_of_service :]
-        self._mqtt.publish(topic, payload, bool(packet[0] & _RETAIN), quality_of_service)
+        retain = bool(packet[0] & _RETAIN)
+        self._mqtt.publish(topic, payload, retain=retain, qos=quality_of_service)
         if quality_of_service:
             self._received += _packet(_PUBACK, packet[end : end + 2])
 
@@ -540,7 +541,7 @@ class _CompatSocket:
             end = position + 2 + (packet[position] << 8 | packet[position + 1])
             topic = str(packet[position + 2 : end], "utf-8")
             if is_subscribe:
-                self._mqtt.subscribe(topic, packet[end])
+                self._mqtt.subscribe(topic, qos=packet[end])
                 granted += packet[end : end + 1]
                 end += 1
             else:
@@ -595,12 +596,14 @@ class _Link:
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
         self._radio = radio
-        self._is_tls = context is not None
+        is_tls = context is not None
+        self._where = (settings["broker"], settings["port"], is_tls)
+        self._quiet_ms = settings["keep_alive"] * 500  # half the interval, then a ping
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
-            ssl_context=self._standin if self._is_tls else None,
-            is_ssl=self._is_tls,
+            ssl_context=self._standin if is_tls else None,
+            is_ssl=is_tls,
             use_binary_mode=True,
             connect_retries=1,
             **settings,
@@ -667,7 +670,7 @@ class _Link:
         except (OSError, RuntimeError, MemoryError, ValueError, MMQTTException) as error:
             if error.args == ("pystack exhausted",):
                 raise  # the program's own nesting is too deep
-            self._lose(_connect_error(error, self.mqtt.broker, self.mqtt.port, self._is_tls))
+            self._lose(_connect_error(error, *self._where))
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
@@ -799,8 +802,8 @@ class _Link:
             return
         if self._awaited:
             self._expect("acknowledgement", self._acked_at, self.ack_timeout_ms, now)
-        if self.mqtt.keep_alive:
-            self._keep_alive(now, self.mqtt.keep_alive * 500)
+        if self._quiet_ms:
+            self._keep_alive(now)
         if self._is_airlift and ticks_diff(now, self._checked_at) >= _DEEP_CHECK_MS:
             self._checked_at = now
             self._check_airlift()
@@ -809,12 +812,14 @@ class _Link:
         if ticks_diff(now, since) > limit_ms:
             raise _Lost(TBTimeoutError("no %s within %g s" % (what, limit_ms / 1000)))
 
-    def _keep_alive(self, now, quiet_ms):
+    def _keep_alive(self, now):
         """Ping after half the interval without a byte in or out; the answer has as long."""
         if self._ping_at is not None:
-            limit_ms = min(_PING_TIMEOUT_MS, quiet_ms - 2 * _TIMER_MS)
+            limit_ms = min(_PING_TIMEOUT_MS, self._quiet_ms - 2 * _TIMER_MS)
             self._expect("PINGRESP", self._ping_at, limit_ms, now)
-        elif max(ticks_diff(now, self._sent_at), ticks_diff(now, self._received_at)) >= quiet_ms:
+            return
+        silent_ms = max(ticks_diff(now, self._sent_at), ticks_diff(now, self._received_at))
+        if silent_ms >= self._quiet_ms:
             self._ping_at = now
             self._write(_PINGREQ_PACKET)
 
@@ -829,7 +834,7 @@ class _Link:
         """What a socket raised, or None if it was closed, as a reason for the user."""
         if error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, 32):  # EPIPE
             if self.state == _CONNECTING:
-                return _connect_error(error, self.mqtt.broker, self.mqtt.port, self._is_tls)
+                return _connect_error(error, *self._where)
             return error
         words = "closed by the server"
         if self.state == _CONNECTING:
@@ -1284,7 +1289,8 @@ class TBDeviceMqttClient:
     on_drop = None
     """``on_drop(client, user_data, topic, message_id, payload, reason)``: it won't be sent.
 
-    Of more than 64 between two polls the rest is only counted.
+    Of those without a poll between them the first 64, and as many as fit into the queue, are told;
+    ``stats["dropped"]`` counts all.
     """
     last_error = None
     """The last exception of the connection, the server or a handler."""
@@ -1549,7 +1555,7 @@ class TBDeviceMqttClient:
 
     def _tell(self, callback, *arguments):
         """Have `_deliver` call one of the five callbacks, if it is set and not too much waits."""
-        if callback is not None and len(self._events) < _MAX_EVENTS:
+        if callback is not None and len(self._events) < _MAX_EVENTS + self._outbox_max_size:
             self._events.append((callback, (self, self.user_data) + arguments))
 
     def _deliver(self):
