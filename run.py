@@ -7,6 +7,7 @@
     python3 run.py test [pytest args]   lint, types and all tests; with arguments pytest alone
     python3 run.py bench [names]        the benchmarks
     python3 run.py lint                 ruff and mypy
+    python3 run.py bundle [--help]      the files of a release from which circup installs
 
 The first run makes `.venv` beside this file. MINIMQTT=7.8.0 in the environment picks a MiniMQTT.
 """
@@ -160,6 +161,10 @@ def demo(arguments):
     return run_script("examples/demo.py", arguments)
 
 
+def bundle(arguments):
+    return run_script("tools/bundle.py", arguments)
+
+
 def run_script(name, arguments):
     """Run a script of ours; imports find the library and the examples, in its children too."""
     paths = [str(ROOT), str(ROOT / "examples"), str(ROOT / "tests")]
@@ -179,6 +184,7 @@ COMMANDS = {  # name: what does it, what it needs
     "test": (test, (LIBRARY, TOOLS)),
     "bench": (bench, (LIBRARY, TOOLS)),
     "lint": (lint, (LIBRARY, TOOLS)),
+    "bundle": (bundle, ()),
 }
 
 
@@ -197,7 +203,8 @@ def main(arguments):
     if not arguments or arguments[0] not in COMMANDS:
         return usage("unknown command: " + arguments[0] if arguments else None)
     command, files = COMMANDS[arguments[0]]
-    enter(*files)
+    if files:
+        enter(*files)
     return command(arguments[1:])
 
 
