@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""The benchmarks, started by `python3 run.py bench`.
+
+Prints a table for each, as Markdown. The exit status is 1 if a budget is not met.
+"""
+
+import argparse
+import importlib.metadata
+import inspect
+import os
+import platform
+import sys
+import time
+
+from benchmarks import board_heap, delivery, endurance, polls, rpc, speed
+
+BENCHMARKS = {
+    function.__name__: function
+    for function in (
+        polls.idle,
+        polls.longest_call,
+        polls.notice,
+        rpc.rpc_round_trip,
+        rpc.rpc_burst,
+        delivery.cuts,
+        delivery.outage,
+        speed.rate,
+        speed.first_telemetry,
+        speed.wire,
+        endurance.reconnects,
+        endurance.long_run,
+        board_heap.board_heap,
+    )
+}
+
+QUICK = {"outage": {"interval_s": 0.1}}  # sizes that --quick sets
+
+
+def main(arguments):
+    options = _parse(arguments)
+    print(_machine() + "\n", flush=True)
+    missed = []
+    for name in options.names or BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        print("## %s: %s\n" % (name, inspect.getdoc(benchmark).splitlines()[0]), flush=True)
+        table = benchmark(**(QUICK.get(name, {}) if options.quick else {}))
+        print(table.text() + "\n", flush=True)
+        missed += ["%s, %s" % (name, row.what) for row in table.broken if row.budget.is_enforced]
+    print("Budgets missed: " + ("; ".join(missed) or "none"))
+    return 1 if missed else 0
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser("python3 run.py bench", description="The benchmarks.")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help="which, all by default: " + ", ".join(BENCHMARKS)
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="an outage of 6 s instead of 60, with 10 readings a s"
+    )
+    options = parser.parse_args(arguments)
+    for name in options.names:
+        if name not in BENCHMARKS:
+            parser.error("%r is none of %s" % (name, ", ".join(BENCHMARKS)))
+    return options
+
+
+def _machine():
+    """When and on what."""
+    facts = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": "%s, %s cores" % (_cpu(), os.cpu_count()),
+        "Python": platform.python_version(),
+        "MiniMQTT": importlib.metadata.version("adafruit-circuitpython-minimqtt"),
+    }
+    return "\n".join("%-9s %s" % (name + ":", fact) for name, fact in facts.items())
+
+
+def _cpu():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            models = [line.partition(":")[2] for line in file if line.startswith("model name")]
+    except OSError:
+        models = []
+    return (models[0].strip() if models else platform.processor()) or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,195 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""Each benchmark works, and what does not depend on the machine keeps its budget, also in small."""
+
+import pytest
+
+from benchmarks import bench, board_heap, polls, rig, speed
+from benchmarks.tables import LeftOut, Row, Table, above, at_most, below, exactly
+from helpers import IN_CI, do_without
+
+SMALL = {
+    "idle": {"polls": 500, "runs": 1, "peer_calls": 1},
+    "longest_call": {"seconds": 0.3, "runs": 1, "peer_timeout_s": 0.2},
+    "notice": {"runs": 1, "silences": 1, "keep_alive": 1, "peer_timeout_s": 0.2},
+    "rpc_round_trip": {"calls": 20, "runs": 1, "peer_calls": 1},
+    "rpc_burst": {},
+    "cuts": {"messages": 500, "cuts": 10, "runs": 1},
+    "outage": {"readings": 10, "interval_s": 0.05},
+    "rate": {"seconds": 0.3, "runs": 1},
+    "first_telemetry": {"runs": 1},
+    "wire": {"messages": 5},
+    "reconnects": {"times": 10},
+    "long_run": {"messages": 500, "polls": 500},
+    "board_heap": {"sections": 1, "may_install": IN_CI},
+}
+
+
+def broken(table):
+    """The rows that break their budget whatever the machine is doing."""
+    rows = [row for row in table.broken if row.budget.is_enforced and not row.is_of_time]
+    return [" ".join(row.cells([])) for row in rows]
+
+
+@pytest.mark.parametrize("name", bench.BENCHMARKS)
+def test_benchmark_works_and_keeps_its_budgets(name):
+    table = bench.BENCHMARKS[name](**SMALL[name])
+    if isinstance(table, LeftOut):
+        do_without(table.reason)
+    print(table.text())
+    assert table.rows
+    assert broken(table) == []
+
+
+def test_a_packet_that_leaves_in_pieces_breaks_the_budget_of_the_wire(monkeypatch):
+    send = rig.CountingSocket.send
+    monkeypatch.setattr(rig.CountingSocket, "send", lambda made, data: send(made, data[:20]))
+    assert [line.split(":")[0] for line in broken(speed.wire(messages=2))] == [
+        "telemetry",
+        "telemetry",
+        "connect, subscribe, telemetry",
+        "connect, subscribe, telemetry",
+    ]
+
+
+def test_bytes_that_the_library_keeps_are_counted_and_no_others(server, device):
+    others = []
+    with rig.online(server.port) as client, rig.memory_trace() as held_bytes:
+        before = held_bytes()
+        others.append(bytearray(50000))
+        client.send_attributes({"a": 1})
+        rig.settle(client)
+        assert held_bytes() - before < 2000
+        for count in range(100):
+            client.subscribe_to_attribute("key %d" % count, print)
+        assert held_bytes() - before > 5000
+
+
+def test_a_poll_that_allocates_on_a_board_breaks_its_budget(monkeypatch):
+    monkeypatch.setattr(board_heap, "_IDLE", board_heap._IDLE.replace("client.", "[0], client."))
+    table = board_heap.board_heap(**SMALL["board_heap"])
+    if isinstance(table, LeftOut):
+        do_without(table.reason)
+    (line,) = broken(table)
+    assert line.startswith("allocated by")
+
+
+def test_a_call_that_blocks_is_seen():
+    class Client:
+        stats = {"connects": 0}
+
+        def sleepy(self):
+            polls.time.sleep(0.06)
+
+        def connecting(self):
+            self.stats["connects"] += 1
+            polls.time.sleep(0.09)
+
+    client = Client()
+    calls = polls.Calls(client)
+    calls.call(client.sleepy)
+    calls.call(client.connecting)
+    assert calls.longest_name == "sleepy"
+    assert calls.longest_ms >= 60
+    assert calls.attempt_ms >= 90
+
+
+# --- budgets and tables ---
+
+
+@pytest.mark.parametrize(
+    "budget, good, bad",
+    [(below(5), 4, 5), (at_most(5), 5, 6), (above(5), 6, 5), (exactly(5), 5, 4)],
+)
+def test_a_budget_is_met_or_broken(budget, good, bad):
+    assert not Row("x", good, "B", budget).is_broken
+    assert Row("x", bad, "B", budget).is_broken
+
+
+@pytest.mark.parametrize(
+    "unit, is_of_time", [("us", True), ("ms", True), ("/s", True), ("B", False), ("", False)]
+)
+def test_only_bytes_counts_and_ratios_fail_the_tests(unit, is_of_time):
+    assert (broken(Table([Row("x", 6, unit, at_most(5))])) == []) is is_of_time
+
+
+def test_a_table_is_aligned_markdown_without_empty_columns():
+    rows = [
+        Row("short", 1234567, "B", at_most(5)),
+        Row("rather long", 0.125, "ms", beside={"median": 10.04}),
+        Row("yes or no", True),
+    ]
+    assert Table(rows, "How it was measured.").text().splitlines() == [
+        "|             |        ours | budget | met |  median |",
+        "|-------------|------------:|-------:|----:|--------:|",
+        "| short       | 1,234,567 B | <= 5 B |  NO |         |",
+        "| rather long |     0.12 ms |        |     | 10.0 ms |",
+        "| yes or no   |         yes |        |     |         |",
+        "",
+        "How it was measured.",
+    ]
+
+
+def test_percentiles_are_values_that_were_measured():
+    values = list(range(100, 0, -1))
+    assert [rig.percentile(values, percent) for percent in (0, 50, 99, 100)] == [1, 50, 99, 100]
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Two benchmarks, "first" and "second", instead of the real ones: what they were asked."""
+    names = []
+
+    def first(size=1):
+        """What is first?"""
+        names.append(("first", size))
+        return Table([Row("bytes", 6, "B", below(5, enforced=False))])
+
+    def second():
+        """What is second?"""
+        names.append(("second",))
+        return Table([Row("bytes", 6, "B", at_most(5))])
+
+    monkeypatch.setattr(bench, "BENCHMARKS", {"first": first, "second": second})
+    monkeypatch.setattr(bench, "QUICK", {"first": {"size": 0}})
+    return names
+
+
+def test_bench_runs_all_and_fails_if_a_budget_is_missed(asked, capsys):
+    assert bench.main([]) == 1
+    assert asked == [("first", 1), ("second",)]
+    printed = capsys.readouterr().out
+    assert "## second: What is second?" in printed
+    assert printed.endswith("Budgets missed: second, bytes\n")
+
+
+def test_a_budget_that_is_not_enforced_is_shown_but_does_not_fail(asked, capsys):
+    assert bench.main(["first"]) == 0
+    assert asked == [("first", 1)]
+    assert "no (not enforced)" in capsys.readouterr().out
+
+
+def test_bench_says_when_and_on_what(asked, capsys):
+    bench.main(["first"])
+    head = capsys.readouterr().out.split("\n\n")[0]
+    assert [line.split(":")[0] for line in head.splitlines()] == [
+        "date",
+        "machine",
+        "Python",
+        "MiniMQTT",
+    ]
+
+
+def test_quick_makes_sizes_smaller(asked):
+    bench.main(["--quick", "first"])
+    assert asked == [("first", 0)]
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are(asked, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["third"])
+    assert "'third' is none of first, second" in capsys.readouterr().err
+    assert asked == []
