@@ -1987,8 +1987,7 @@ class TBDeviceMqttClient:
             self._attributes_watches.clear()
         else:
             self._attributes_watches.pop(subscription_id, None)
-        if not self._attributes_watches and self._attributes_shared is None:
-            self._link.unsubscribe(_ATTRIBUTES)
+        self._unlisten(_ATTRIBUTES)
 
     def clean_device_sub_dict(self) -> None:
         """Forget all attribute subscriptions."""
@@ -2070,7 +2069,10 @@ class TBDeviceMqttClient:
         if handler is not None:
             _check_callback(handler)
         self._rpc_handler = handler
-        self._rpc_listen()
+        if handler is None:
+            self._unlisten(_RPC_REQUEST + "+")
+        else:
+            self._link.subscribe(_RPC_REQUEST + "+")
 
     def rpc(self, method: str) -> Callable:
         """Decorator: the function answers RPCs of that name.
@@ -2083,16 +2085,10 @@ class TBDeviceMqttClient:
 
         def register(function):
             self._rpc_methods[method] = function
-            self._rpc_listen()
+            self._link.subscribe(_RPC_REQUEST + "+")
             return function
 
         return register
-
-    def _rpc_listen(self):
-        if self._rpc_handler is not None or self._rpc_methods:
-            self._link.subscribe(_RPC_REQUEST + "+")
-        else:
-            self._link.unsubscribe(_RPC_REQUEST + "+")
 
     def _on_rpc_request(self, request_id, payload):
         request_id = int(request_id)
@@ -2275,7 +2271,21 @@ class TBDeviceMqttClient:
             del self._plain[topic]
         except (KeyError, TypeError):
             return
-        self._link.unsubscribe(topic)
+        self._unlisten(topic)
+
+    def _unlisten(self, topic):
+        """Unsubscribe, if nobody listens any more."""
+        if topic == _ATTRIBUTES:
+            is_used = self._attributes_watches or self._attributes_shared is not None
+        else:
+            is_rpc = topic == _RPC_REQUEST + "+"
+            is_used = is_rpc and (self._rpc_methods or self._rpc_handler is not None)
+        try:
+            is_used = is_used or self._plain[topic]
+        except (KeyError, TypeError):
+            pass
+        if not is_used:
+            self._link.unsubscribe(topic)
 
     def _dispatch_plain(self, topic, payload):
         is_expected = False

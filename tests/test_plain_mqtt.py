@@ -370,7 +370,6 @@ def test_a_plain_subscription_and_the_sections_of_the_client_both_hear(client, d
     assert reply.result() == "ok"
 
 
-@pytest.mark.xfail(strict=True, reason="one UNSUBSCRIBE takes it from both")
 def test_unsubscribe_leaves_the_sections_of_the_client_their_subscription(client, device):
     changed = Notes()
     client.subscribe_to_attribute("interval", changed)
@@ -382,7 +381,6 @@ def test_unsubscribe_leaves_the_sections_of_the_client_their_subscription(client
     run_until(client, lambda: changed.calls, timeout=2)
 
 
-@pytest.mark.xfail(strict=True, reason="one UNSUBSCRIBE takes it from both")
 def test_the_sections_of_the_client_leave_a_plain_subscription_alone(client, device):
     plain = Notes()
     client.subscribe(ATTRIBUTES, plain)
