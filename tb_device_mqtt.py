@@ -1554,8 +1554,8 @@ class TBDeviceMqttClient:
     # --- client: events ------------------------------------------------------------------------
 
     def _tell(self, callback, *arguments):
-        """Have `_deliver` call one of the five callbacks, if it is set and not too much waits."""
-        if callback is not None and len(self._events) < _MAX_EVENTS + self._outbox_max_size:
+        """Have `_deliver` call one of the five callbacks, if it is set."""
+        if callback is not None:
             self._events.append((callback, (self, self.user_data) + arguments))
 
     def _deliver(self):
@@ -1734,7 +1734,7 @@ class TBDeviceMqttClient:
         self._outbox_remove(message)
         self.stats["dropped"] += 1
         self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
-        self._tell(self.on_drop, message.topic, message.id, message.payload, reason)
+        self._outbox_tell(self.on_drop, message, message.payload, reason)
 
     def _outbox_pump(self):
         """Send as much as the window and the socket allow."""
@@ -1813,7 +1813,11 @@ class TBDeviceMqttClient:
     def _outbox_done(self, messages):
         for message in messages:
             self._outbox_remove(message)
-            self._tell(self.on_publish, message.topic, message.id)
+            self._outbox_tell(self.on_publish, message)
+
+    def _outbox_tell(self, callback, message, *more):
+        if len(self._events) < _MAX_EVENTS + self._outbox_max_size:  # or nobody polls
+            self._tell(callback, message.topic, message.id, *more)
 
     def _link_acknowledged(self, packet_id):
         flying = self._outbox[: self._outbox_sent]

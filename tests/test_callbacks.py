@@ -283,7 +283,6 @@ def test_acknowledgements_are_told_in_order_of_the_messages(client, device):
     assert [call[3] for call in published.calls] == ids
 
 
-@pytest.mark.xfail(strict=True, reason="the bound of on_drop counts for all callbacks")
 def test_drops_that_fill_the_queue_of_events_hide_no_change_of_state(server, device):
     with online_client(server, queue_size=10) as client:
         dropped, disconnected, changed = notes_of(client, "on_drop", "on_disconnect", "on_state")
