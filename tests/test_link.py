@@ -504,6 +504,19 @@ def test_a_connection_that_was_good_is_soon_back(
     assert served.clock.now_ms - lost_ms < 1100
 
 
+@pytest.mark.xfail(strict=True, reason="ticks_diff() tells differences of up to three days only")
+def test_connections_that_lasted_for_days_are_soon_back(served, memory_device):
+    served.client.connect()
+    for days in (3, 4, 5, 6, 7):
+        served.run(days * 86400, ms=20000)
+        memory_device.disconnect()
+        served.run_until_state("waiting", seconds=30)
+        assert "twice" not in str(served.client.last_error)
+        lost_ms = served.clock.now_ms
+        served.run_until_state("online", seconds=5)
+        assert served.clock.now_ms - lost_ms < 1100
+
+
 def test_without_a_network_nothing_is_tried_until_it_is_there(clock):
     class Radio:
         connected = False
@@ -934,6 +947,41 @@ def test_silence_is_noticed_within_keep_alive(clock, keep_alive, talks):
         assert clock.now_ms - silent_ms <= keep_alive * 1000
     assert "PINGRESP" in str(world.client.last_error)
     assert len(world.sent_of(mqtt.PINGREQ)) == 1
+
+
+def test_who_only_receives_pings_too(world):
+    """The server wants to hear something within keep-alive (3.1.2.10)."""
+    world.listen()
+    world.go_online()
+    for _ in range(300):
+        world.socket.feed(mqtt.publish("a/b", b"x"))
+        pings = len(world.sent_of(mqtt.PINGREQ))
+        world.run(1)
+        if len(world.sent_of(mqtt.PINGREQ)) > pings:
+            world.socket.feed(mqtt.pingresp())
+        for packet in world.sent_of(mqtt.SUBSCRIBE):
+            world.socket.feed(mqtt.suback(packet.packet_id))
+    assert len(world.messages) == 300
+    assert 5 <= len(world.sent_of(mqtt.PINGREQ)) <= 10
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the ping waits its turn, and its answer is missed meanwhile"
+)
+def test_a_slow_uplink_is_no_silence(clock):
+    """1.5 KB in a second: a ping that waits its turn is not one that was not answered."""
+    world = World(clock, queue_bytes=100000)
+    world.go_online()
+    world.socket.room = 0
+    for _ in range(4):
+        world.client.publish("t", b"x" * 16000, 0)
+    for _ in range(4 * 16000 * 20 // 1500):
+        world.socket.room += 75
+        world.poll(50)
+        assert world.client.connected, (clock.now_ms, world.client.last_error)
+    world.socket.room = None
+    world.settle()
+    assert len(world.sent_of(mqtt.PUBLISH)) == 4
 
 
 def test_keep_alive_0_means_no_pings(clock):
