@@ -1,0 +1,276 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""TLS, end to end: what *tls* may be, what goes wrong in words, and faults below the encryption."""
+
+import socket
+import ssl
+import time
+
+import pytest
+
+from clients import Notes, subscribed, values
+from faults.proxy import FIN, RST, FaultProxy
+from faults.sockets import CountingPool
+from helpers import run_until, wait_until
+from local_server import LocalServer
+from tb_device_mqtt import TBDeviceMqttClient
+
+ATTRIBUTES = "v1/devices/me/attributes"
+NOTICED_MS = 50
+
+
+@pytest.fixture
+def serve(certificates):
+    """Call it with a `Pair`: a stand-in that shows this certificate, and its Device A."""
+    running = []
+
+    def start(pair):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*pair)
+        running.append(LocalServer(ssl_context=context))
+        running[-1].start()
+        return running[-1], running[-1].add_device("Device A", token="TOKEN_A")
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def tls_server(serve, certificates):
+    return serve(certificates.server)[0]
+
+
+def secure_client(port, tls, **options):
+    """Certificates are for localhost; the numeric address would do as well."""
+    options = {"access_token": "TOKEN_A", **options}
+    client = TBDeviceMqttClient("localhost", port, tls=tls, **options)
+    client._link.backoff_ms = 20
+    return client
+
+
+def refusal(port, tls, **options):
+    """The words with which the attempt to connect fails."""
+    client = secure_client(port, tls, **options)
+    with pytest.raises(OSError) as raised:
+        client.connect()
+    client.disconnect()
+    return str(raised.value)
+
+
+# --- what tls= may be ---
+
+
+def test_the_path_of_a_ca_file_is_enough(serve, certificates):
+    server, device = serve(certificates.server)
+    with secure_client(server.port, certificates.ca) as client:
+        client.send_telemetry({"temperature": 21.5})
+    assert values(device) == [{"temperature": 21.5}]
+
+
+def test_the_path_of_a_ca_file_is_enough_for_mosquitto(mosquitto, certificates):
+    messages = Notes()
+    with secure_client(mosquitto.tls, certificates.ca) as client:
+        client.subscribe("echo", messages)
+        client.publish("echo", "hello")
+        run_until(client, lambda: messages.calls)
+    assert messages.calls == [("echo", b"hello")]
+
+
+def test_a_context_brings_the_client_certificate(mosquitto, certificates):
+    context = ssl.create_default_context(cafile=certificates.ca)
+    context.load_cert_chain(*certificates.client)
+    messages = Notes()
+    with secure_client(mosquitto.mutual, context, access_token=None) as client:
+        client.subscribe("echo", messages)
+        client.publish("echo", "hello")
+        run_until(client, lambda: messages.calls)
+    assert "device-1" in mosquitto.log_text()
+
+
+@pytest.mark.parametrize("tls, port", ((None, 1883), (True, 8883)))
+def test_the_default_port_follows_tls(tls, port):
+    asked = []
+
+    class NotingPool(CountingPool):
+        def getaddrinfo(self, host, port, *_options):
+            asked.append((host, port))
+            raise socket.gaierror(socket.EAI_NONAME, "there is no network in this test")
+
+    client = TBDeviceMqttClient("tb.test", access_token="T", tls=tls, socket_pool=NotingPool())
+    client.connect(timeout=0)
+    run_until(client, lambda: asked)
+    client.disconnect()
+    assert asked[0] == ("tb.test", port)
+
+
+# --- what goes wrong, in words ---
+
+
+def test_a_ca_that_did_not_sign_it_is_told_in_words(tls_server, certificates):
+    assert "CA file" in refusal(tls_server.port, certificates.other_ca)
+
+
+def test_the_authorities_of_the_system_do_not_do_for_a_private_ca(tls_server):
+    assert "CA file" in refusal(tls_server.port, True)
+
+
+def test_a_certificate_for_another_host_is_told_in_words(serve, certificates):
+    server, _ = serve(certificates.wrong_host)
+    assert "for another" in refusal(server.port, certificates.ca)
+
+
+def test_an_expired_certificate_is_told_in_words(serve, certificates):
+    server, _ = serve(certificates.expired)
+    assert "has expired" in refusal(server.port, certificates.ca)
+
+
+@pytest.mark.xfail(strict=True, reason="it may say that the port speaks no TLS")
+def test_a_client_certificate_that_is_missing_or_wrong_is_told_in_words(mosquitto, certificates):
+    without = ssl.create_default_context(cafile=certificates.ca)
+    wrong = ssl.create_default_context(cafile=certificates.ca)
+    wrong.load_cert_chain(*certificates.stranger)
+    # Whether its alert or its end is seen first is chance.
+    told = [refusal(mosquitto.mutual, context) for context in (without, wrong) * 20]
+    assert [words for words in told if "client certificate" not in words] == []
+
+
+def test_a_tls_port_without_tls_is_told_in_words(tls_server):
+    assert "TLS" in refusal(tls_server.port, None)
+
+
+def test_a_tls_port_of_mosquitto_without_tls_is_told_in_words(mosquitto):
+    assert "TLS" in refusal(mosquitto.tls, None)
+
+
+def test_tls_on_a_plain_port_is_told_in_words(server, device, certificates):
+    assert "does this port speak TLS?" in refusal(server.port, certificates.ca)
+
+
+def test_tls_on_a_plain_port_of_mosquitto_is_told_in_words(mosquitto, certificates):
+    assert "does this port speak TLS?" in refusal(mosquitto.plain, certificates.ca)
+
+
+def test_nothing_is_sent_to_a_server_that_can_not_be_trusted(serve, certificates):
+    server, _ = serve(certificates.server)
+    client = secure_client(server.port, certificates.other_ca)
+    client.send_telemetry({"secret": 1})
+    client.connect(timeout=0)
+    run_until(client, lambda: client.stats["connects"] > 3)
+    client.disconnect()
+    assert server.packets == []
+    assert client.pending_messages_count == 1
+
+
+# --- faults below the encryption ---
+
+
+def test_a_record_larger_than_the_buffer_arrives_at_once(mosquitto, certificates):
+    messages = Notes()
+    payload = bytes(range(256)) * 60
+    with secure_client(mosquitto.tls, certificates.ca, queue_bytes=30000) as client:
+        client.subscribe("echo", messages)
+        client.publish("echo", payload)
+        client.publish("echo", "next")
+        run_until(client, lambda: len(messages.calls) == 2)
+    assert [message for _, message in messages.calls] == [payload, b"next"]
+
+
+@pytest.mark.parametrize("how", (FIN, RST))
+def test_a_cut_inside_of_tls_is_noticed_within_50_ms(serve, certificates, how):
+    server, _ = serve(certificates.server)
+    took_ms = []
+    with FaultProxy(server.port) as proxy:
+        client = secure_client(proxy.port, certificates.ca)
+        for _ in range(3):  # the best of them: the machine may be busy
+            client.connect()
+            started = time.perf_counter()
+            proxy.cut_now(how)
+            while client.connected:
+                client.check_for_msg()
+            took_ms.append((time.perf_counter() - started) * 1000)
+        client.disconnect()
+    assert min(took_ms) < NOTICED_MS, took_ms
+
+
+def test_the_farewell_of_tls_is_noticed_as_the_end(serve, certificates):
+    server, device = serve(certificates.server)
+    client = secure_client(server.port, certificates.ca)
+    client.connect()
+    device.disconnect()  # close_notify, then FIN
+    run_until(client, lambda: not client.connected)
+    assert "closed by the server" in str(client.last_error)
+    client.disconnect()
+
+
+@pytest.mark.parametrize("how", (FIN, RST))
+@pytest.mark.parametrize("way", ("to_server", "to_client"))
+def test_a_cut_anywhere_in_handshake_or_session_loses_nothing(serve, certificates, way, how):
+    server, device = serve(certificates.server)
+    sent = 0
+    with FaultProxy(server.port) as proxy:
+        for after in (0, 1, *range(5, 6000, 60)):
+            client = secure_client(proxy.port, certificates.ca)
+            client._link.backoff_ms = 1
+            getattr(proxy, way).cut(after=after, how=how)
+            client.send_telemetry({"number": sent})
+            sent += 1
+            client.connect(timeout=0)
+            flush(client)
+            wait_until(lambda: not proxy.connections)
+            if client.stats["connects"] == 1:
+                break  # the session is over before that byte
+        assert after > 300
+    arrived = [row["number"] for row in values(device)]
+    assert sorted(set(arrived)) == list(range(sent))
+
+
+def flush(client):
+    run_until(client, lambda: client.pending_messages_count == 0)
+    client.disconnect()
+
+
+def test_an_attempt_into_silence_ends_after_connect_timeout(serve, certificates):
+    server, device = serve(certificates.server)
+    with FaultProxy(server.port) as proxy:
+        proxy.to_client.hole = True
+        client = secure_client(proxy.port, certificates.ca)
+        client.connect_timeout = 0.3
+        client.connect(timeout=0)
+        longest_ms = run_until(client, lambda: client.last_error is not None)
+        assert 250 < longest_ms < 2000
+        assert "no answer" in str(client.last_error)
+        proxy.heal()
+        client.send_telemetry({"n": 1})
+        run_until(client, lambda: client.pending_messages_count == 0)
+        client.disconnect()
+    assert values(device) == [{"n": 1}]
+
+
+def test_after_an_outage_all_is_as_before(serve, certificates):
+    server, device = serve(certificates.server)
+    changes = Notes()
+    client = secure_client(server.port, certificates.ca)
+    client.subscribe_to_all_attributes(changes)
+    client.connect()
+    server.stop_listening()
+    run_until(client, lambda: not client.connected)
+    client.send_telemetry({"n": 1})
+    server.listen_again()
+    run_until(client, lambda: client.pending_messages_count == 0)
+    subscribed(client, device, ATTRIBUTES)
+    device.push_attributes({"interval": 5})
+    run_until(client, lambda: changes.calls)
+    client.disconnect()
+    assert changes.firsts == [{"interval": 5}]
+    assert [row["n"] for row in values(device)] == [1]
+
+
+def test_one_byte_at_a_time_is_no_trouble(serve, certificates):
+    server, device = serve(certificates.server)
+    with FaultProxy(server.port) as proxy:
+        proxy.to_client.chunk = proxy.to_server.chunk = 1
+        with secure_client(proxy.port, certificates.ca) as client:
+            client.send_telemetry({"n": 1})
+        assert client.stats["connects"] == 1
+    assert values(device) == [{"n": 1}]
