@@ -408,15 +408,15 @@ def test_without_a_clock_late_readings_are_not_put_together(offline, device, clo
 
 
 def test_what_travelled_together_and_was_lost_travels_together_again(server, offline, device):
-    for number in range(10):
+    for number in range(60):
         offline.send_telemetry({"n": number})
     server.faults.drop_on = "PUBLISH"
     offline.connect(timeout=0)
     run_until(offline, lambda: offline.pending_messages_count == 0)
-    assert [row["n"] for row in values(device)] == list(range(10))
-    ((_, _, _, dup),) = device.messages
-    assert dup
-    assert offline.stats["resent"] == 1
+    assert [row["n"] for row in values(device)] == list(range(60))
+    assert len(device.messages) <= 6
+    assert all(dup for _, _, _, dup in device.messages)
+    assert offline.stats["resent"] == len(device.messages)
 
 
 # --- full ---
