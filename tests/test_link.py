@@ -6,6 +6,7 @@
 standard, MQTT Version 3.1.1.
 """
 
+import errno
 import gc
 import random
 import re
@@ -468,16 +469,23 @@ def test_a_server_that_hangs_up_on_each_publish_gets_growing_pauses(
     assert [values["value"] for _, values in memory_device.telemetry][-5:] == [0, 1, 2, 3, 4]
 
 
-def test_a_server_that_throws_us_out_again_and_again_gets_growing_pauses(served, memory_device):
-    """Two devices with one token: each connects in the other's place."""
+@pytest.mark.parametrize("talks", (False, True), ids=("listening", "talking"))
+def test_a_server_that_throws_us_out_again_and_again_gets_growing_pauses(
+    served, memory_device, talks
+):
+    """Two devices with one token, each in the place of the other, though all is acknowledged."""
     served.client.subscribe_to_all_attributes(print)
     served.client.connect()
     for count in range(1, 6):
         served.run_until(lambda count=count: memory_device.connects == count, seconds=60)
         served.run_until(lambda: memory_device.subscriptions)
-        served.settle()
+        if talks:
+            served.client.send_telemetry({"a": 1})
+        served.run(1)
+        assert served.client.pending_messages_count == 0
         memory_device.disconnect()
     served.run_until(lambda: memory_device.connects == 6, seconds=60)
+    assert "twice" in str(served.client.last_error)
     gaps = gaps_of(served.times_of("connecting"))
     assert gaps == sorted(gaps) and gaps[-1] > 4 * gaps[0], gaps
 
@@ -746,15 +754,57 @@ def test_while_many_messages_wait_for_a_handler_nothing_more_is_read(world):
     world.run_until(lambda: len(taken) == 200, ms=1)
 
 
+def work_for_minutes(world):
+    """A handler polls for two minutes while more messages wait than are read ahead."""
+
+    def handle(*_message):
+        if not world.messages:
+            world.messages.append("first")
+            world.run(120, ms=50)
+
+    world.client.subscribe("a/b", handle)
+    world.go_online()
+    world.socket.feed(mqtt.suback(0x8001))
+    for _ in range(100):
+        world.socket.feed(mqtt.publish("a/b", b"x", 1))
+    for _ in range(4):
+        world.socket.feed(mqtt.pingresp())
+    world.run(1)
+    assert world.messages
+
+
+def test_a_handler_that_works_for_minutes_and_polls_keeps_the_connection(world):
+    """What the server answers meanwhile is there, behind messages that wait to be read."""
+    work_for_minutes(world)
+    assert world.client.connected
+    world.settle()
+    assert len(world.sent_of(mqtt.PUBACK)) == 100
+
+
+@pytest.mark.xfail(strict=True, reason="a link that does not read does not ping")
+def test_a_handler_that_works_for_minutes_still_pings(world):
+    """Else a server that checks keep-alive closes the connection (3.1.2.10)."""
+    work_for_minutes(world)
+    assert world.sent_of(mqtt.PINGREQ)
+
+
 # --- sending ---
 
 
 class NotingSocket(FakeSocket):
-    """What each send() was offered, and what it took, in *sends* of the pool."""
+    """What each send() was offered, and what it took, in *sends* of the pool.
+
+    *refusals*: so many of the next send() take nothing.
+    """
+
+    refusals = 0
 
     def send(self, data):
         offered, taken = bytes(data), 0
         try:
+            if self.refusals:
+                self.refusals -= 1
+                raise BlockingIOError(errno.EAGAIN, "no room")
             taken = super().send(data)
         finally:
             self._pool.sends.append((offered, taken))
@@ -903,14 +953,16 @@ def test_disconnect_is_said_once(world):
     assert not world.socket.is_open
 
 
-def test_disconnect_is_not_said_in_the_middle_of_a_packet(world):
-    world.go_online()
-    start = len(world.socket.sent)
-    world.socket.room = 5
-    world.client.send_telemetry({"a": "x" * 100})
-    world.client.disconnect()
-    assert len(world.socket.sent) == start + 5
-    assert not world.socket.is_open
+def test_disconnect_is_not_said_in_the_middle_of_a_packet(noting):
+    noting.go_online()
+    start = len(noting.socket.sent)
+    noting.socket.room = 5
+    noting.client.send_telemetry({"a": "x" * 100})
+    noting.socket.room = None
+    noting.socket.refusals = 1  # the rest finds no room, but a moment later there is some
+    noting.client.disconnect()
+    assert len(noting.socket.sent) == start + 5
+    assert not noting.socket.is_open
 
 
 def test_disconnect_before_connack_closes_the_connection(world):

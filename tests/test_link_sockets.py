@@ -479,6 +479,28 @@ def test_once_connected_no_socket_is_given_a_time_to_wait(server, device, pool_c
         assert given[0] == client.connect_timeout
 
 
+def test_a_socket_leaves_the_poller_before_it_is_closed(server, device, monkeypatch):
+    """Espressif's select() can't bear a closed one."""
+    unregistered = []
+
+    class NotingPoll:
+        def __init__(self):
+            self._poll = real_poll()
+            self.register, self.poll = self._poll.register, self._poll.poll
+
+        def unregister(self, registered):
+            unregistered.append(registered.fileno())
+            self._poll.unregister(registered)
+
+    real_poll = select.poll
+    monkeypatch.setattr(select, "poll", NotingPoll)
+    with online_client(server, socket_pool=EspressifPool()) as client:
+        device.disconnect()
+        run_until(client, lambda: not client.connected)
+        run_until(client, lambda: client.connected)
+    assert len(unregistered) == 2 and min(unregistered) >= 0
+
+
 def test_an_attempt_that_nobody_answers_costs_connect_timeout(certificates):
     """A listener whose queue is full answers no SYN."""
     with contextlib.ExitStack() as stack:
@@ -504,6 +526,39 @@ def test_a_port_on_which_nobody_listens_is_told_at_once():
     with pytest.raises(OSError, match="nobody listens"):
         client.connect()
     assert time.monotonic() - started < 0.5
+    client.disconnect()
+
+
+class Failing:
+    """A TLS context, and a connect(), that raise what boards raise."""
+
+    def __init__(self, failure):
+        self._failure = failure
+
+    def wrap_socket(self, _socket, server_hostname=None):
+        raise self._failure
+
+    def connect(self, _address):
+        raise self._failure
+
+
+@pytest.mark.parametrize("failure", (MemoryError(), OSError(12, "ENOMEM"), RuntimeError("busy")))
+@pytest.mark.parametrize("where", ("wrap_socket", "connect"))
+def test_an_attempt_that_fails_leaves_no_socket_open(server, device, monkeypatch, where, failure):
+    pool, failing = EspressifPool(), Failing(failure)
+    client = TBDeviceMqttClient(
+        "127.0.0.1",
+        server.port,
+        "TOKEN_A",
+        socket_pool=pool,
+        tls=failing if where == "wrap_socket" else None,
+    )
+    with monkeypatch.context() as patch:
+        if where == "connect":
+            patch.setattr(pool.socket_class, "connect", lambda _, address: failing.connect(address))
+        with pytest.raises(OSError):
+            client.connect()
+    assert len(pool.sockets) == 1 and pool.open_sockets == []
     client.disconnect()
 
 
