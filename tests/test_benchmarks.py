@@ -19,7 +19,7 @@ SMALL = {
     "rate": {"seconds": 0.3, "runs": 1},
     "first_telemetry": {"runs": 1},
     "wire": {"messages": 5},
-    "reconnects": {"times": 10},
+    "reconnects": {"times": 200},
     "long_run": {"messages": 500, "polls": 500},
     "board_heap": {"sections": 1, "may_install": IN_CI},
 }
