@@ -129,8 +129,8 @@ _TIMER_MS = const(100)
 _PING_TIMEOUT_MS = const(10000)
 _BACKOFF_MAX_MS = const(60000)
 _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in any case
-_SETTLED_MS = const(30000)  # online for so long: the next loss starts a new row of attempts
 _EVICTED_MS = const(10000)  # closed again that soon, with nothing to blame: a rival's doing
+_SETTLED_MS = const(30000)  # online for so long: what went before counts no more
 _RADIO_MS = const(500)
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
 _SPI_GAP_MS = const(20)  # a look at AirLift or WIZnet costs milliseconds of SPI
@@ -568,10 +568,15 @@ class _CompatSocket:
 # do otherwise; it is announced by the state "connecting" and bounded by `connect_timeout_s`.
 
 
+_EPIPE = const(32)  # numbers that errno lacks on boards
+_ENOBUFS = const(105)
+
+
 def _would_block(error):
-    # lwIP without a free buffer (ENOMEM, ENOBUFS) has taken nothing: the same as a full one. And
-    # CPython's TLS has exceptions of its own.
-    return error.errno in (errno.EAGAIN, errno.ENOMEM, 105) or "SSLWant" in type(error).__name__
+    # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has exceptions
+    # of its own.
+    number = error.errno
+    return number in (errno.EAGAIN, errno.ENOMEM, _ENOBUFS) or "SSLWant" in type(error).__name__
 
 
 def _has_network(radio):
@@ -599,6 +604,9 @@ class _Link:
         is_tls = context is not None
         self._where = (settings["broker"], settings["port"], is_tls)
         self._quiet_ms = settings["keep_alive"] * 500  # half the interval, then a ping
+        self._ping_timeout_ms = _PING_TIMEOUT_MS
+        if self._quiet_ms:
+            self._ping_timeout_ms = min(_PING_TIMEOUT_MS, self._quiet_ms - 2 * _TIMER_MS)
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
@@ -634,7 +642,7 @@ class _Link:
         self._fault = None
         self._awaited = {}  # packet id -> topics of a SUBSCRIBE, else None
         self._ping_at = None
-        self._sent_early = self._acknowledged = False
+        self._sent_early = self._acknowledged = self._is_settled = False
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -733,24 +741,16 @@ class _Link:
 
     def _count_loss(self, reason):
         """How long to pause: an accepted CONNECT is no success yet, an acknowledgement is one."""
-        is_online = self.state == _ONLINE
-        if (
-            self._sent_early
-            and not self._acknowledged
-            and (is_online or isinstance(reason, OSError))
-        ):
+        is_online, was_closed = self.state == _ONLINE, isinstance(reason, OSError)
+        if self._sent_early and not self._acknowledged and (is_online or was_closed):
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
-        if not is_online:
-            return
-        online_ms = ticks_diff(ticks_ms(), self._since)
-        if isinstance(reason, OSError) and online_ms < _EVICTED_MS and not self._awaited:
+        if is_online and was_closed and not self._awaited and self._is_young():
             # Two clients on one token throw each other out: must not become a race.
             self._evictions += 1
             self._attempts = max(self._attempts, self._evictions)
-            return
-        self._evictions = 0
-        if online_ms >= _SETTLED_MS:
-            self._attempts = 0
+
+    def _is_young(self):
+        return not self._is_settled and ticks_diff(ticks_ms(), self._since) < _EVICTED_MS
 
     # --- _Link: state --------------------------------------------------------------------------
 
@@ -768,7 +768,10 @@ class _Link:
             return
         try:
             if self._fault is not None:
-                raise self._fault
+                self._read()  # what came before the end
+                if not self._more:
+                    raise self._fault
+                return
             if self.unsent:
                 self._flush()
             now = ticks_ms()
@@ -794,13 +797,14 @@ class _Link:
     def _run_timers(self, now):
         self._timer = ticks_add(now, _TIMER_MS)
         if self.unsent:
-            self._expect("room to send", self._sent_at, _PING_TIMEOUT_MS, now)
-        if self._more:
-            return  # what we wait for may be there, unread
+            self._expect("room to send", self._sent_at, self._ping_timeout_ms, now)
         if self.state == _CONNECTING:
             self._expect("CONNACK", self._since, self.connack_timeout_ms, now)
             return
-        if self._awaited:
+        if not self._is_settled and ticks_diff(now, self._since) >= _SETTLED_MS:
+            self._is_settled = True
+            self._attempts = self._evictions = 0
+        if self._awaited and not self._more:
             self._expect("acknowledgement", self._acked_at, self.ack_timeout_ms, now)
         if self._quiet_ms:
             self._keep_alive(now)
@@ -814,12 +818,13 @@ class _Link:
 
     def _keep_alive(self, now):
         """Ping after half the interval without a byte in or out; the answer has as long."""
-        if self._ping_at is not None:
-            limit_ms = min(_PING_TIMEOUT_MS, self._quiet_ms - 2 * _TIMER_MS)
-            self._expect("PINGRESP", self._ping_at, limit_ms, now)
-            return
-        silent_ms = max(ticks_diff(now, self._sent_at), ticks_diff(now, self._received_at))
-        if silent_ms >= self._quiet_ms:
+        silent_ms = ticks_diff(now, self._sent_at)
+        if not self._more:  # else what we wait for may be there, unread
+            if self._ping_at is not None:
+                self._expect("PINGRESP", self._ping_at, self._ping_timeout_ms, now)
+                return
+            silent_ms = max(silent_ms, ticks_diff(now, self._received_at))
+        if silent_ms >= self._quiet_ms and not self.unsent:
             self._ping_at = now
             self._write(_PINGREQ_PACKET)
 
@@ -832,13 +837,15 @@ class _Link:
 
     def _line_error(self, error):
         """What a socket raised, or None if it was closed, as a reason for the user."""
-        if error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, 32):  # EPIPE
-            if self.state == _CONNECTING:
-                return _connect_error(error, *self._where)
-            return error
         words = "closed by the server"
         if self.state == _CONNECTING:
-            words += " before CONNACK: does this port want TLS, or none?"
+            is_tls = self._where[2]
+            words += " before CONNACK: does "
+            words += "it want a client certificate?" if is_tls else "this port want TLS?"
+            if error is not None:
+                words += " (%s)" % error
+        elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
+            return error
         elif self._evictions > 2:
             words += " again and again: are the credentials used twice?"
         return OSError(errno.ENOTCONN, words)
@@ -930,11 +937,7 @@ class _Link:
     def _send(self, data):
         """Bytes taken by the socket, 0 if it has no room."""
         try:
-            if self._is_wiznet:
-                self._socket.settimeout(2)  # 0 would mean: wait for ever
-            sent = self._socket.send(data)
-            if self._is_wiznet:
-                self._socket.settimeout(0)
+            sent = self._send_wiznet(data) if self._is_wiznet else self._socket.send(data)
         except OSError as error:
             if _would_block(error):
                 return 0
@@ -942,6 +945,13 @@ class _Link:
         except (RuntimeError, MMQTTException) as error:
             raise _Lost(error) from None
         return len(data) if sent is None else sent
+
+    def _send_wiznet(self, data):
+        self._socket.settimeout(2)  # 0 would mean: wait for ever
+        try:
+            return self._socket.send(data)
+        finally:
+            self._socket.settimeout(0)
 
     # --- _Link: receiving ----------------------------------------------------------------------
     # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A message that does
@@ -1439,6 +1449,8 @@ class TBDeviceMqttClient:
         After an error the client goes on trying, with pauses that grow to a minute; `disconnect`
         ends that.
         """
+        if timeout is not None:
+            _check_number("timeout", timeout, 0, 86400)
         link = self._link
         link.connect_timeout_s = self.connect_timeout
         link.clean_session = self.clean_session

@@ -125,7 +125,6 @@ def test_an_expired_certificate_is_told_in_words(serve, certificates):
     assert "has expired" in refusal(server.port, certificates.ca)
 
 
-@pytest.mark.xfail(strict=True, reason="it may say that the port speaks no TLS")
 def test_a_client_certificate_that_is_missing_or_wrong_is_told_in_words(mosquitto, certificates):
     without = ssl.create_default_context(cafile=certificates.ca)
     wrong = ssl.create_default_context(cafile=certificates.ca)
