@@ -73,7 +73,7 @@ class Wire:
         if self._waiting or self._faults.delay or self._faults.chunk:
             self._write_slowly(data)
         else:
-            self._transport.write(data)
+            self._write_now(data)
 
     def close(self):
         """Send FIN behind what was written."""
@@ -112,9 +112,13 @@ class Wire:
         if data is None:
             self._close_now()
         else:
-            self._transport.write(data)
+            self._write_now(data)
         if self._waiting:
             self._loop.call_at(self._waiting[0][0], self._release)
+
+    def _write_now(self, data):
+        if not self._transport.is_closing():  # the peer is gone: asyncio would warn of each write
+            self._transport.write(data)
 
     def _close_now(self):
         self._transport.close()
