@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import sys
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -224,6 +225,17 @@ def test_the_password_may_come_from_the_environment(make_board):
     board = make_board("web", password=None)
     board.circup("install", PYPI_NAME, CIRCUP_WEBWORKFLOW_PASSWORD=PASSWORD)
     assert "tb_device_mqtt.mpy" in board.drive.modules()
+
+
+@BY_EACH_WAY
+def test_every_example_of_the_bundle_gets_onto_the_board(make_board, releases, way):
+    board = make_board(way)
+    with zipfile.ZipFile(release(releases, LIBRARY, PY)) as archive:
+        paths = [name for name in archive.namelist() if "/examples/tb_device_mqtt/" in name]
+    names = {path.split("/")[-1] for path in paths}
+    assert "tb_device_mqtt_simpletest.py" in names
+    board.circup("example", *["tb_device_mqtt/" + name.replace(".py", "") for name in names])
+    assert names <= {path.name for path in board.drive.folder.iterdir()}
 
 
 # --- what is installed ---------------------------------------------------------------------------

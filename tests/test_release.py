@@ -125,12 +125,14 @@ print(*public)
 
 def test_examples_are_those_that_run_on_a_board(sources):
     assert "examples/" in sources  # or `circup example` raises, whatever it is asked for
-    examples = {name: text.decode() for name, text in sources.items() if name.endswith(".py")}
-    for name, text in examples.items():
-        if name.startswith("examples/"):
-            assert re.match(r"examples/tb_device_mqtt/\w+\.py$", name)
-            assert "tb_device_mqtt" in text
-            assert "local_server" not in text
+    paths = [name for name in sources if name.startswith("examples/") and name.endswith(".py")]
+    assert "examples/tb_device_mqtt/tb_device_mqtt_simpletest.py" in paths
+    for path in paths:
+        assert re.match(r"examples/tb_device_mqtt/\w+\.py$", path)
+        text = sources[path].decode()
+        assert "import TBDeviceMqttClient" in text
+        assert "local_server" not in text
+        assert "a computer" not in path.replace("_", " ")
 
 
 def test_the_catalogue_names_both_modules(bundle):

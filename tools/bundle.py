@@ -38,7 +38,7 @@ __version__ = "{version}"
 
 from {module} import {names}  # noqa: F401
 '''
-FOR_COMPUTERS = ("demo.py",)  # among the examples; folders are too
+FOR_COMPUTERS = ("demo.py", "on_a_computer.py")  # among the examples; folders are too
 MPY_OF_CIRCUITPYTHON = b"C\x06"  # since CircuitPython 9
 OLDEST_DATE = (1980, 1, 1, 0, 0, 0)  # of a zip
 
@@ -76,8 +76,9 @@ class Library:
             files["requirements/%s/%s" % (MODULE, name)] = (ROOT / name).read_bytes()
         # `circup example` raises if any bundle has no such folder, so it is there even when empty.
         files["examples/"] = b""
-        for path in sorted((ROOT / "examples").glob("*.py")):
-            if path.name not in FOR_COMPUTERS:
+        for path in (ROOT / "examples").iterdir():
+            is_example = path.suffix == ".py" and path.name not in FOR_COMPUTERS
+            if is_example or path.name == "settings.toml":
                 files["examples/%s/%s" % (MODULE, path.name)] = path.read_bytes()
         return files
 
