@@ -163,7 +163,7 @@ def test_bench_runs_all_and_fails_if_a_budget_is_missed(asked, capsys):
     assert asked == [("first", 1), ("second",)]
     printed = capsys.readouterr().out
     assert "## second: What is second?" in printed
-    assert printed.endswith("Budgets missed: second, bytes\n")
+    assert printed.endswith("Budgets missed: second, bytes\nMissed, not enforced: first, bytes\n")
 
 
 def test_a_budget_that_is_not_enforced_is_shown_but_does_not_fail(asked, capsys):

@@ -40,15 +40,17 @@ QUICK = {"outage": {"interval_s": 0.1}}  # sizes that --quick sets
 def main(arguments):
     options = _parse(arguments)
     print(_machine() + "\n", flush=True)
-    missed = []
+    missed = {True: [], False: []}  # whether enforced: names
     for name in options.names or BENCHMARKS:
         benchmark = BENCHMARKS[name]
         print("## %s: %s\n" % (name, inspect.getdoc(benchmark).splitlines()[0]), flush=True)
         table = benchmark(**(QUICK.get(name, {}) if options.quick else {}))
         print(table.text() + "\n", flush=True)
-        missed += ["%s, %s" % (name, row.what) for row in table.broken if row.budget.is_enforced]
-    print("Budgets missed: " + ("; ".join(missed) or "none"))
-    return 1 if missed else 0
+        for row in table.broken:
+            missed[row.budget.is_enforced].append("%s, %s" % (name, row.what))
+    print("Budgets missed: " + ("; ".join(missed[True]) or "none"))
+    print("Missed, not enforced: " + ("; ".join(missed[False]) or "none"))
+    return 1 if missed[True] else 0
 
 
 def _parse(arguments):
