@@ -732,6 +732,11 @@ def test_all_topics_go_in_one_subscribe_right_behind_connect(server, offline, de
     assert packets(server).count("SUBSCRIBE") == 1
     directions = [way for _, way, _ in server.packets]
     assert directions[:2] == ["in", "in"]  # SUBSCRIBE did not wait for CONNACK
+    assert set(device.subscriptions) == {
+        ATTRIBUTES,
+        RESPONSE + "+",
+        "v1/devices/me/rpc/request/+",
+    }
 
 
 def test_each_connect_subscribes_again_in_one_packet(server, client, device, changed):

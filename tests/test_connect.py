@@ -401,6 +401,7 @@ def test_any_error_of_the_socket_is_an_oserror_with_its_number(monkeypatch, devi
     error = fails(client, OSError)
     assert error.errno == number
     assert "127.0.0.1 port 1883" in str(error)
+    assert "TLS" not in str(error)
     client.disconnect()
 
 

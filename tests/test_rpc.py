@@ -433,6 +433,33 @@ def test_what_was_not_answered_is_pushed_again_after_a_reconnect_and_not_execute
     assert len(handler.calls) == 1
 
 
+@pytest.mark.xfail(strict=True, reason="only four are remembered that have no reply yet")
+def test_several_slow_requests_are_executed_once_over_a_reconnect(client, device):
+    handler = Notes()
+    listen(client, device, handler)
+    replies = [device.call_rpc("slow", number) for number in range(10)]
+    run_until(client, lambda: len(handler.calls) == 10)
+    lose(client, device)
+    run_until(client, lambda: client.stats["rpc_repeated"] + len(handler.calls) == 20)
+    for request_id, body in handler.calls[:10]:
+        client.send_rpc_reply(request_id, body["params"])
+    run_until(client, lambda: all(reply.done() for reply in replies))
+    assert [reply.result() for reply in replies] == list(range(10))
+    assert len(handler.calls) == 10
+
+
+def test_the_last_requests_that_were_answered_are_all_remembered(client, device):
+    handler = Notes("ok")
+    listen(client, device, handler)
+    for number in range(4):
+        call(client, device, "method", number)
+    assert client.flush(5)
+    for number in range(4):
+        device.push_rpc("method", number, request_id=number)
+    run_until(client, lambda: client.stats["rpc_repeated"] == 4)
+    assert len(handler.calls) == 4
+
+
 def test_a_reply_that_was_lost_is_sent_again_and_nothing_executed_twice(server, client, device):
     handler = Notes("ok")
     listen(client, device, handler)
