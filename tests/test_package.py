@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""What pip gets: built, and installed into an environment with nothing else, without a network."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+import toml
+from packaging.requirements import Requirement
+from trove_classifiers import classifiers as known_classifiers
+
+from helpers import do_without, find_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SOURCE = (ROOT / "tb_device_mqtt.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE).group(1)
+REPO = re.search(r'^__repo__ = "(.+)\.git"$', SOURCE, re.MULTILINE).group(1)
+NAME = "thingsboard_circuitpython_client_sdk-" + VERSION
+MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|[^/]+\.egg-info/.+")
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def run(*command, **options):
+    result = subprocess.run(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def project_files():
+    """Paths of all that is tracked, or would be by the next commit."""
+    if not find_tool("git") or not (ROOT / ".git").exists():
+        do_without("this is no git checkout")
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    return sorted(name for name in set(listed.splitlines()) if (ROOT / name).is_file())
+
+
+@pytest.fixture(scope="module")
+def dist(project_files, tmp_path_factory):
+    """A folder with the sdist, and the wheel that was built from it."""
+    checkout, out = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("dist")
+    for name in project_files:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    # Without isolation nothing is downloaded: setuptools is that of requirements-test.txt.
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, checkout, cwd=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    return dist / (NAME + "-py3-none-any.whl")
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return message_from_bytes(archive.read(NAME + ".dist-info/METADATA"))
+
+
+# --- what is in it -------------------------------------------------------------------------------
+
+
+def test_the_wheel_is_the_module_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert names == {"tb_device_mqtt.py"}
+        assert archive.read("tb_device_mqtt.py").decode() == SOURCE
+
+
+def test_the_wheel_has_the_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(NAME + ".dist-info/licenses/LICENSE")
+    assert text == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_sdist_is_the_whole_project(dist, project_files):
+    with tarfile.open(dist / (NAME + ".tar.gz")) as archive:
+        members = [member.name for member in archive.getmembers() if member.isfile()]
+    names = {name[len(NAME) + 1 :] for name in members}
+    added = {name for name in names if MADE_BY_SETUPTOOLS.fullmatch(name)}
+    assert sorted(names - added) == project_files
+
+
+# --- what it says --------------------------------------------------------------------------------
+
+
+def test_the_metadata_is_that_of_the_project(metadata):
+    assert metadata["Name"] == PROJECT["name"] == "thingsboard-circuitpython-client-sdk"
+    assert metadata["Version"] == VERSION
+    assert metadata["Summary"] == PROJECT["description"]
+    assert metadata["License-Expression"] == PROJECT["license"] == "MIT"
+    assert metadata["License-File"] == "LICENSE"
+    assert metadata["Requires-Python"] == PROJECT["requires-python"]
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_all("Classifier") == PROJECT["classifiers"]
+
+
+def test_the_page_on_pypi_is_the_readme(metadata):
+    readme = (ROOT / PROJECT["readme"]).read_bytes()
+    assert metadata.get_payload(decode=True).strip() == readme.strip()
+
+
+def test_the_repository_is_the_one_of_the_module(metadata):
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL"))
+    assert urls["Repository"] == REPO
+    assert all(url.startswith(REPO) for url in urls.values())
+
+
+def test_pypi_knows_the_classifiers():
+    assert set(PROJECT["classifiers"]) <= known_classifiers
+
+
+def test_pip_installs_what_circup_does(metadata):
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert metadata.get_all("Requires-Dist") == [line for line in lines if line[:1] != "#"]
+
+
+# --- installed -----------------------------------------------------------------------------------
+
+
+def needed(requirements):
+    """The installed distributions that *requirements* lead to."""
+    found, waiting = {}, [Requirement(text) for text in requirements]
+    while waiting:
+        requirement = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        distribution = importlib.metadata.distribution(requirement.name)
+        assert requirement.specifier.contains(distribution.version, prereleases=True), requirement
+        if distribution.metadata["Name"] not in found:
+            found[distribution.metadata["Name"]] = distribution
+            waiting += [Requirement(text) for text in distribution.requires or ()]
+    return found.values()
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, metadata, tmp_path_factory):
+    """Python of an environment with the wheel, what it requires, and nothing else."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    (python,) = (*folder.glob("bin/python"), *folder.glob("Scripts/python.exe"))
+    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    command = ("pip", "install", "-q", "--disable-pip-version-check", "--no-index", "--no-deps")
+    run(sys.executable, "-m", *command, "--target", packages, wheel)
+    for distribution in needed(metadata.get_all("Requires-Dist")):
+        for file in distribution.files:
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                target = Path(packages, file)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), target)
+    return python
+
+
+PROGRAM = """
+import importlib.metadata, importlib.util, sys
+import tb_device_mqtt
+
+with tb_device_mqtt.TBDeviceMqttClient("127.0.0.1", sys.argv[1], "TOKEN_A") as client:
+    client.send_telemetry({"temperature": 21.5})
+    assert client.flush(10)
+print(tb_device_mqtt.__file__)
+print(importlib.metadata.version("thingsboard-circuitpython-client-sdk"))
+print(importlib.util.find_spec("pytest"))
+"""
+
+
+def test_the_installed_module_sends_telemetry(environment, server, device, tmp_path):
+    # -I: neither this checkout nor anything that the variables of the tests name
+    words = run(environment, "-I", "-c", PROGRAM, server.port, cwd=tmp_path)
+    path, version, pytest_found = words.splitlines()
+    folder = environment.parent.parent.resolve()
+    assert folder in Path(path).resolve().parents
+    assert version == VERSION
+    assert pytest_found == "None"
+    assert device.wait(lambda d: [row for _, row in d.telemetry] == [{"temperature": 21.5}])
