@@ -606,7 +606,7 @@ class _Link:
         self._quiet_ms = settings["keep_alive"] * 500  # half the interval, then a ping
         self._ping_timeout_ms = _PING_TIMEOUT_MS
         if self._quiet_ms:
-            self._ping_timeout_ms = min(_PING_TIMEOUT_MS, self._quiet_ms - 2 * _TIMER_MS)
+            self._ping_timeout_ms = min(_PING_TIMEOUT_MS, self._quiet_ms * 3 // 4)
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
