@@ -277,6 +277,9 @@ class _Transport:
     def write(self, data):
         self._socket.feed(data)
 
+    def is_closing(self):
+        return False
+
     def close(self):
         self._loop.call_soon(self._socket.end)
 
