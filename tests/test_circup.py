@@ -209,7 +209,8 @@ def test_auto_installs_what_the_program_imports(make_board, way, module):
 @BY_EACH_WAY
 def test_the_file_of_a_checkout_is_installed_from_inside_it(make_board, way):
     board = make_board(way)
-    board.circup("install", "./tb_device_mqtt.py", "adafruit_minimqtt", folder=ROOT)
+    needed = ("adafruit_minimqtt", "adafruit_ticks")  # they bring adafruit_connection_manager
+    board.circup("install", "./tb_device_mqtt.py", *needed, folder=ROOT)
     assert board.drive.modules() == sorted(["tb_device_mqtt.py", *files(MPY, *NEEDED)])
     assert (board.drive.lib / "tb_device_mqtt.py").read_text(encoding="utf-8") == SOURCE
 
@@ -407,6 +408,16 @@ def test_circup_can_not_read_a_web_workflow_drive_without_lib(make_board):
     assert status == 1
     assert "Traceback" in words
     assert "404" in words
+    board.computer.wwshell(*board.address, "mkdir", "lib/")
+    board.circup("install", PYPI_NAME)
+    assert "tb_device_mqtt.mpy" in board.drive.modules()
+
+
+def test_wwshell_makes_a_file_of_a_folder_without_a_slash(make_board):
+    board = make_board("web")
+    board.drive.lib.rmdir()
+    board.computer.wwshell(*board.address, "mkdir", "lib")
+    assert board.drive.lib.is_file()
 
 
 def test_circup_measures_the_source_even_if_it_copies_the_mpy(make_full_board, tmp_path):

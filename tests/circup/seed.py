@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 LIBRARY = "thingsboard/CircuitPython_thingsboard-client-sdk"
 ADAFRUIT = "adafruit/Adafruit_CircuitPython_Bundle"
@@ -140,8 +141,15 @@ class Computer:
 
     def circup(self, *arguments, folder=None, **variables):
         """``(exit status, all that it said)``"""
+        return self._run([self.program, *arguments], folder, variables)
+
+    def wwshell(self, *arguments):
+        """The other program of circup, for the files of a board with Web Workflow."""
+        return self._run([str(Path(self.program).with_name("wwshell")), *arguments], None, {})
+
+    def _run(self, command, folder, variables):
         result = subprocess.run(
-            [self.program, *arguments],
+            command,
             cwd=str(folder or self.folder),
             env=dict(self.variables, **variables),
             stdin=subprocess.DEVNULL,
