@@ -142,7 +142,7 @@ def make_board(tmp_path, computer):
             web_password=PASSWORD,
             writable=True,
         ):
-            drive = Drive(tmp_path / "CIRCUITPY", layout)
+            drive = Drive(tmp_path / ("CIRCUITPY on " + way), layout)
             web = None
             if way == "web":
                 web = WebWorkflow(drive.folder, layout, web_password, writable)
@@ -315,7 +315,9 @@ def kept(data):
     }
 
 
-def test_update_brings_the_next_release(releases, mpy_cross, make_full_board, program, tmp_path):
+def test_update_brings_the_next_release_and_a_pin_an_older_one(
+    releases, mpy_cross, make_full_board, program, tmp_path
+):
     board = make_full_board("drive", MPY)
     board.computer = make_computer(tmp_path / "home", program, releases, LIBRARY)
     published = Releases(shutil.copytree(releases.folder, tmp_path / "releases"))
@@ -327,6 +329,9 @@ def test_update_brings_the_next_release(releases, mpy_cross, make_full_board, pr
         status, words = board.computer.circup(*command, **github.variables)
     assert status == 0, words
     assert "tb_device_mqtt==99.0.0" in board.circup("freeze")
+    older = ("--bundle-version", LIBRARY + "=" + VERSION)
+    board.circup(*older, "install", "--upgrade", "tb_device_mqtt")
+    assert "tb_device_mqtt==" + VERSION in board.circup("freeze")
 
 
 def test_without_a_release_bundle_add_says_so_only_in_words(program, tmp_path):
@@ -390,8 +395,9 @@ def test_circup_keeps_an_installed_module_unless_told_to_upgrade(make_full_board
     assert (board.drive.lib / "tb_device_mqtt.py").read_text(encoding="utf-8") == SOURCE
 
 
-def test_circup_mangles_a_path_with_circuitpython_in_it(make_board, tmp_path):
-    folder = tmp_path / "my-circuitpython-sdk"
+@pytest.mark.parametrize("name", ["my-circuitpython-sdk", "Capital"])
+def test_circup_changes_the_path_of_a_local_file(make_board, tmp_path, name):
+    folder = tmp_path / name
     folder.mkdir()
     shutil.copy(ROOT / "tb_device_mqtt.py", folder)
     board = make_board()
@@ -434,13 +440,21 @@ def test_circup_measures_the_source_even_if_it_copies_the_mpy(make_full_board, t
     assert compiled.read_bytes() == copy.read_bytes()
 
 
-@BY_EACH_WAY
-def test_circup_renames_an_example_on_a_drive_but_not_over_web_workflow(make_board, way):
-    board = make_board(way)
-    words = board.circup("example", "--rename", COMMUNITY_EXAMPLE)
-    assert "code.py" in words
-    names = {path.name for path in board.drive.folder.glob("*.py")}
-    assert names == {"code.py" if way == "drive" else "send_telemetry.py"}
+def test_circup_renames_an_example_on_a_drive_but_not_over_web_workflow(make_board):
+    for way, name in (("drive", "code.py"), ("web", "send_telemetry.py")):
+        board = make_board(way)
+        words = board.circup("example", "--rename", COMMUNITY_EXAMPLE)
+        assert "Copying: code.py" in words
+        (path,) = board.drive.folder.glob("*.py")
+        assert path.name == name
+        path.unlink()
+
+
+def test_wwshell_renames_an_example(make_board):
+    board = make_board("web")
+    board.circup("example", COMMUNITY_EXAMPLE)
+    board.computer.wwshell(*board.address, "mv", "send_telemetry.py", "code.py")
+    assert [path.name for path in board.drive.folder.glob("*.py")] == ["code.py"]
 
 
 def test_circup_ends_in_a_traceback_when_the_password_is_wrong(make_board):

@@ -3,7 +3,7 @@
 """A board's Web Workflow, as far as circup uses it; a folder of this machine is its drive.
 
 CircuitPython, docs/workflows.md; server: supervisor/shared/web_workflow/web_workflow.c. Left out:
-mDNS and the way by circuitpython.local, moving, the serial console, the pages for a browser.
+mDNS and the way by circuitpython.local, the serial console, the pages for a browser.
 """
 
 import base64
@@ -91,6 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self):
         self._serve({True: self._delete, False: self._delete})
+
+    def do_MOVE(self):
+        self._serve({True: self._move, False: self._move})
 
     def _serve(self, actions):
         self.close_connection = True  # as the firmware does, which does not announce it
@@ -193,3 +196,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             path.unlink()
         return self._answer(204)
+
+    def _move(self, path):
+        target = self.board.path_of(self.headers.get("X-Destination") or "/fs/")
+        if not self.board.writable:
+            return self._answer(409)
+        if not target or not path.exists() or not target.parent.is_dir():
+            return self._answer(404)
+        if target.exists():
+            return self._answer(412)
+        path.rename(target)
+        return self._answer(201)
