@@ -324,6 +324,7 @@ def test_5000_messages_over_50_cuts_arrive_in_order(user, proxy):
             while client.pending_messages_count > 50:
                 measured.poll()
         measured.poll_until(lambda: client.pending_messages_count == 0 and session.is_done())
+        wait_until(lambda: begin + 4999 in user.stored("number"))
         numbers = [number - begin for number in user.stored("number") if number >= begin]
         assert numbers == list(range(5000))
         assert client.stats["dropped"] == 0
@@ -347,7 +348,7 @@ def test_silence_is_noticed_and_costs_no_message(user, proxy, ways):
         session.measured.poll_until(lambda: not session.client.connected, timeout=4)
         proxy.heal()
         longest_ms = session.run()
-        assert session.number in user.stored("other")
+        wait_until(lambda: session.number in user.stored("other"))
         return longest_ms
 
     quickly(fall_silent)
