@@ -88,13 +88,11 @@ _SUBSCRIBE = const(0x82)
 _SUBACK = const(0x90)
 _UNSUBSCRIBE = const(0xA2)
 _UNSUBACK = const(0xB0)
+_PINGREQ = const(0xC0)
 _PINGRESP = const(0xD0)
+_DISCONNECT = const(0xE0)
 _DUP = const(8)
 _RETAIN = const(1)
-_CONNACK_PACKET = b"\x20\x02\x00\x00"
-_PINGREQ_PACKET = b"\xc0\x00"
-_PINGRESP_PACKET = b"\xd0\x00"
-_DISCONNECT_PACKET = b"\xe0\x00"
 
 _PACKETS = {  # what a server may send us, and who takes it
     _CONNACK: "_on_connack",
@@ -206,20 +204,20 @@ def _uint16(number):
     return bytes((number >> 8, number & 255))
 
 
-def _text(text):
+def _text(topic):
     """A UTF-8 encoded string, MQTT 3.1.1 section 1.5.3."""
-    encoded = text.encode()
+    encoded = topic.encode()
     return _uint16(len(encoded)) + encoded
 
 
-def _packet(first_byte, *parts):
+def _packet(head, *parts):
     size = sum([len(part) for part in parts])
-    head = bytearray((first_byte,))
+    packet = bytearray((head,))
     while size > 127:
-        head.append(size & 127 | 128)
+        packet.append(size & 127 | 128)
         size >>= 7
-    head.append(size)
-    return b"".join((bytes(head),) + parts)
+    packet.append(size)
+    return b"".join((bytes(packet),) + parts)
 
 
 def _publish_packet(topic, payload, quality_of_service, packet_id=0, flags=0):
@@ -230,10 +228,8 @@ def _publish_packet(topic, payload, quality_of_service, packet_id=0, flags=0):
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
 # ThingsBoard closes the connection on a payload that it dislikes and stores some others as text.
-# Such a payload never leaves: the caller is told the key. With *skipped*, a list, the key alone is
+# Such a payload never leaves: the caller is told the key. With *left_out*, a list, the key alone is
 # left out and noted there.
-
-_DOUBLES = 0.1 + 0.2 != 0.3  # boards have short floats, which need no rounding
 
 
 def _json(value):
@@ -256,8 +252,10 @@ def _check_value(key, value, depth=0):
     if isinstance(value, float):
         if value - value != 0:  # infinity and NaN alone
             raise ValueError("%r: %r is no number that can be sent" % (key, value))
-        # With more than 16 decimals, as 0.1 + 0.2 has, the server stores text (JsonConverter.java).
-        return round(float("%.15g" % value), 16) if _DOUBLES else value
+        if 0.1 + 0.2 == 0.3:
+            return value  # the short floats of boards need no rounding
+        # With more than 16 decimals the server stores text (JsonConverter.java).
+        return round(float("%.15g" % value), 16)
     if isinstance(value, dict):
         for name in value:
             _check_key(name)
@@ -268,7 +266,7 @@ def _check_value(key, value, depth=0):
     raise TypeError("%r: %s can't be sent" % (key, kind))
 
 
-def _check_values(values, skipped):
+def _check_values(values, left_out):
     """A copy of the dict *values* that may be sent."""
     if not isinstance(values, dict):
         raise TypeError("expected a dict of keys and values, got %r" % (values,))
@@ -280,9 +278,9 @@ def _check_values(values, skipped):
             _check_key(key)
             checked[key] = _check_value(key, values[key])
         except (TypeError, ValueError):
-            if skipped is None:
+            if left_out is None:
                 raise
-            skipped.append(key)
+            left_out.append(key)
     return checked
 
 
@@ -307,22 +305,22 @@ def _objects(values, limit):
     return [b"{" + text + b"}" for text in texts]
 
 
-def _readings(reading, limit, skipped):
+def _readings(data, limit, left_out):
     """``(time is given, [JSON text, ...])`` of one telemetry dict, with or without ``ts``."""
     limit -= _STAMP_BYTES
-    if not isinstance(reading, dict) or "ts" not in reading or "values" not in reading:
-        return False, _objects(_check_values(reading, skipped), limit)
-    ts = reading["ts"]
+    if not isinstance(data, dict) or "ts" not in data or "values" not in data:
+        return False, _objects(_check_values(data, left_out), limit)
+    ts = data["ts"]
     if isinstance(ts, bool) or not isinstance(ts, int):
         raise TypeError("'ts': %r is no integer (milliseconds since 1970)" % (ts,))
-    for key in reading:
+    for key in data:
         if key not in ("ts", "values"):
             raise ValueError("%r: beside 'ts' and 'values' the server drops it" % (key,))
-    texts = _objects(_check_values(reading["values"], skipped), limit)
+    texts = _objects(_check_values(data["values"], left_out), limit)
     return True, [b'{"ts":%d,"values":%s}' % (ts, text) for text in texts]
 
 
-def _telemetry(data, limit, skipped=None):
+def _telemetry(data, limit, left_out=None):
     """``[(time is given, readings), ...]`` of what `send_telemetry` takes, one entry a message.
 
     Readings are kept one a line: JSON text has no newline.
@@ -333,7 +331,7 @@ def _telemetry(data, limit, skipped=None):
         raise ValueError("[]: there is nothing to send")  # and the server never acknowledges it
     messages, size = [], 0
     for reading in data:
-        has_time, texts = _readings(reading, limit, skipped)
+        has_time, texts = _readings(reading, limit, left_out)
         for text in texts:
             needed = len(text) + 1 + (0 if has_time else _STAMP_BYTES)
             if messages and messages[-1][0] == has_time and size + needed <= limit:
@@ -358,11 +356,16 @@ def _check_callback(callback):
         raise TypeError("callback %r can't be called" % (callback,))
 
 
-def _check_number(name, number, lowest, highest):
+def _check_text(name, value):
+    if value is not None and not isinstance(value, str):
+        raise TypeError("%s is no string" % name)  # not the value: it may be a secret
+
+
+def _check_number(name, number, lowest, limit):
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise TypeError("%s %r is no number" % (name, number))
-    if not lowest <= number <= highest:
-        raise ValueError("%s %r: %d to %d" % (name, number, lowest, highest))
+    if not lowest <= number <= limit:
+        raise ValueError("%s %r: %d to %d" % (name, number, lowest, limit))
     return number
 
 
@@ -447,18 +450,18 @@ class _StandIn:
         self.pool = pool
         self._context = context
         self.SOCK_STREAM = pool.SOCK_STREAM
-        self.timeout_s = None  # for TCP and TLS
+        self.connect_timeout_s = None  # for TCP and TLS
         self.real = None
 
-    def getaddrinfo(self, host, port, family=0, kind=0):
-        found = self.pool.getaddrinfo(host, port, family, kind)
+    def getaddrinfo(self, *args):
+        found = self.pool.getaddrinfo(*args)
         # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
         return [info for info in found if info[0] == self.pool.AF_INET] or found
 
-    def socket(self, family=0, kind=0):
-        self.real = self.pool.socket(family, kind)
+    def socket(self, *args):
+        self.real = self.pool.socket(*args)
         self.sent = bytearray()
-        self._answer = _CONNACK_PACKET
+        self._answer = _packet(_CONNACK, bytes(2))
         return self
 
     def wrap_socket(self, _socket, server_hostname=None):
@@ -466,7 +469,7 @@ class _StandIn:
         return self
 
     def connect(self, address):
-        self.real.settimeout(self.timeout_s)
+        self.real.settimeout(self.connect_timeout_s)
         self.real.connect(address)
 
     def settimeout(self, timeout):
@@ -501,11 +504,11 @@ class _CompatSocket:
 
     def __init__(self, mqtt):
         self._mqtt = mqtt
-        self._received = _CONNACK_PACKET
+        self._answer = _packet(_CONNACK, bytes(2))
         mqtt.on_message = self._on_message
 
     def _on_message(self, _mqtt, topic, message):
-        self._received += _publish_packet(topic, _check_payload(message), 0)
+        self._answer += _publish_packet(topic, _check_payload(message), 0)
 
     def settimeout(self, timeout):
         """It has its own."""
@@ -516,14 +519,14 @@ class _CompatSocket:
             start += 1
         kind = packet[0] & 0xF0
         if kind == _PUBLISH:
-            self._publish(packet, start)
+            self.publish(packet, start)
         elif kind == _SUBSCRIBE & 0xF0 or kind == _UNSUBSCRIBE & 0xF0:
-            self._subscribe(packet, start)
-        elif packet == _PINGREQ_PACKET:
-            self._received += _PINGRESP_PACKET
+            self.subscribe(packet, start)
+        elif kind == _PINGREQ:
+            self._answer += _packet(_PINGRESP)
         return len(packet)
 
-    def _publish(self, packet, start):
+    def publish(self, packet, start):
         end = start + 2 + (packet[start] << 8 | packet[start + 1])
         topic = str(packet[start + 2 : end], "utf-8")
         quality_of_service = packet[0] >> 1 & 1
@@ -531,9 +534,9 @@ class _CompatSocket:
         retain = bool(packet[0] & _RETAIN)
         self._mqtt.publish(topic, payload, retain=retain, qos=quality_of_service)
         if quality_of_service:
-            self._received += _packet(_PUBACK, packet[end : end + 2])
+            self._answer += _packet(_PUBACK, packet[end : end + 2])
 
-    def _subscribe(self, packet, start):
+    def subscribe(self, packet, start):
         is_subscribe = packet[0] == _SUBSCRIBE
         granted = b""
         position = start + 2
@@ -548,16 +551,16 @@ class _CompatSocket:
                 self._mqtt.unsubscribe(topic)
             position = end
         kind = _SUBACK if is_subscribe else _UNSUBACK
-        self._received += _packet(kind, packet[start : start + 2], granted)
+        self._answer += _packet(kind, packet[start : start + 2], granted)
 
     def recv_into(self, buffer, size=0):
-        if not self._received:
+        if not self._answer:
             self._mqtt.loop()
-        size = min(size or len(buffer), len(self._received))
+        size = min(size or len(buffer), len(self._answer))
         if not size:
             raise OSError(errno.EAGAIN, "nothing to read")
-        buffer[:size] = self._received[:size]
-        self._received = self._received[size:]
+        buffer[:size] = self._answer[:size]
+        self._answer = self._answer[size:]
         return size
 
 
@@ -661,7 +664,7 @@ class _Link:
             try:
                 self._flush()
                 if not self.unsent:
-                    self._send(_DISCONNECT_PACKET)
+                    self._send(_packet(_DISCONNECT))
             except _Lost:
                 pass  # gone already
         self._close()
@@ -671,7 +674,7 @@ class _Link:
     def _open(self):
         """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send goes out without waiting."""
         self._owner.stats["connects"] += 1
-        self._standin.timeout_s = self.connect_timeout_s
+        self._standin.connect_timeout_s = self.connect_timeout_s
         try:
             self.mqtt.connect(clean_session=self.clean_session)
             self._adopt()
@@ -685,8 +688,6 @@ class _Link:
         pool, socket = self._standin.pool, self._standin.real
         if socket is None:
             socket = _CompatSocket(self.mqtt)
-        else:
-            self.unsent.append(bytes(self._standin.sent))
         socket.settimeout(0)
         try:  # each packet a segment; otherwise the second waits for the peer's ACK
             socket.setsockopt(pool.IPPROTO_TCP, pool.TCP_NODELAY, 1)
@@ -697,9 +698,11 @@ class _Link:
             self._watch()
         self._timer = self._look_at = self._since = self._received_at = self._sent_at = ticks_ms()
         self._acked_at = self._checked_at = self._timer
+        if self._standin.real is not None:
+            self._write(bytes(self._standin.sent))
+            self._sent_early = False  # that was CONNECT
         if self._early:
             self._subscribe(self._topics)
-        self._flush_safely()
 
     def _watch(self):
         """Ask the system, not the socket, whether there is something to read, where it can say."""
@@ -744,13 +747,12 @@ class _Link:
         is_online, was_closed = self.state == _ONLINE, isinstance(reason, OSError)
         if self._sent_early and not self._acknowledged and (is_online or was_closed):
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
-        if is_online and was_closed and not self._awaited and self._is_young():
+        if not is_online or self._is_settled or self._awaited or not was_closed:
+            return
+        if ticks_diff(ticks_ms(), self._since) < _EVICTED_MS:
             # Two clients on one token throw each other out: must not become a race.
             self._evictions += 1
             self._attempts = max(self._attempts, self._evictions)
-
-    def _is_young(self):
-        return not self._is_settled and ticks_diff(ticks_ms(), self._since) < _EVICTED_MS
 
     # --- _Link: state --------------------------------------------------------------------------
 
@@ -810,11 +812,15 @@ class _Link:
             self._keep_alive(now)
         if self._is_airlift and ticks_diff(now, self._checked_at) >= _DEEP_CHECK_MS:
             self._checked_at = now
-            self._check_airlift()
+            # ESP32SPI shows a closed connection to nobody who only reads.
+            socket = getattr(self._socket, "_socket", self._socket)
+            is_connected = getattr(socket, "_connected", None)
+            if callable(is_connected) and not is_connected():
+                raise _Lost(self._line_error(None))
 
-    def _expect(self, what, since, limit_ms, now):
-        if ticks_diff(now, since) > limit_ms:
-            raise _Lost(TBTimeoutError("no %s within %g s" % (what, limit_ms / 1000)))
+    def _expect(self, name, since, limit, now):
+        if ticks_diff(now, since) > limit:
+            raise _Lost(TBTimeoutError("no %s within %g s" % (name, limit / 1000)))
 
     def _keep_alive(self, now):
         """Ping after half the interval without a byte in or out; the answer has as long."""
@@ -826,14 +832,7 @@ class _Link:
             silent_ms = max(silent_ms, ticks_diff(now, self._received_at))
         if silent_ms >= self._quiet_ms and not self.unsent:
             self._ping_at = now
-            self._write(_PINGREQ_PACKET)
-
-    def _check_airlift(self):
-        """ESP32SPI shows a closed connection to nobody who only reads."""
-        socket = getattr(self._socket, "_socket", self._socket)
-        is_connected = getattr(socket, "_connected", None)
-        if callable(is_connected) and not is_connected():
-            raise _Lost(self._line_error(None))
+            self._write(_packet(_PINGREQ))
 
     def _line_error(self, error):
         """What a socket raised, or None if it was closed, as a reason for the user."""
@@ -906,14 +905,10 @@ class _Link:
         if not self.unsent:
             self._sent_at = ticks_ms()
         self.unsent.append(packet)
-        self._flush_safely()
-
-    def _flush_safely(self):
-        """For public methods, which raise no network error: the next poll deals with it."""
         if self._fault is None:
             try:
                 self._flush()
-            except _Lost as lost:
+            except _Lost as lost:  # public methods raise no network error: the next poll sees it
                 self._fault = lost
 
     def _flush(self):
@@ -937,7 +932,13 @@ class _Link:
     def _send(self, data):
         """Bytes taken by the socket, 0 if it has no room."""
         try:
-            sent = self._send_wiznet(data) if self._is_wiznet else self._socket.send(data)
+            if self._is_wiznet:
+                self._socket.settimeout(2)  # 0 would mean: wait for ever
+            try:
+                sent = self._socket.send(data)
+            finally:
+                if self._is_wiznet:
+                    self._socket.settimeout(0)
         except OSError as error:
             if _would_block(error):
                 return 0
@@ -945,13 +946,6 @@ class _Link:
         except (RuntimeError, MMQTTException) as error:
             raise _Lost(error) from None
         return len(data) if sent is None else sent
-
-    def _send_wiznet(self, data):
-        self._socket.settimeout(2)  # 0 would mean: wait for ever
-        try:
-            return self._socket.send(data)
-        finally:
-            self._socket.settimeout(0)
 
     # --- _Link: receiving ----------------------------------------------------------------------
     # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A message that does
@@ -973,17 +967,12 @@ class _Link:
         """Take some packets. `_more`: a read did not end in would-block yet."""
         self._more = True
         for _ in range(_WORK_PER_POLL):
-            if self._is_held():
-                return
+            is_full = self.paused or len(self.unsent) > 2 * _MAX_UNSENT
+            if is_full and self.state == _ONLINE:
+                return  # what comes has nowhere to go: TCP holds the server back meanwhile
             if not self._take_packet() and not self._fill():
                 self._more = False
                 return
-
-    def _is_held(self):
-        """Whether what comes has nowhere to go; TCP holds the server back meanwhile."""
-        if self.state == _CONNECTING:
-            return False  # no message comes before CONNACK
-        return self.paused or len(self.unsent) > 2 * _MAX_UNSENT
 
     def _fill(self):
         """Read once; the number of bytes, 0 if there are none now."""
@@ -1043,19 +1032,19 @@ class _Link:
             self._use_buffer(self._own_buffer)
         return True
 
-    def _take_part(self, position, size):
+    def _take_part(self, start, size):
         """A packet is not there as a whole: see that it can be. False: more of it is needed."""
         head = self._buffer[self._start]
-        whole = position - self._start + size
+        whole = start - self._start + size
         if whole <= len(self._buffer):
             return False
         if head & 0xF0 != _PUBLISH:
             raise _Lost(TBError("protocol: %d bytes in a packet of type 0x%02x" % (size, head)))
-        if position + 2 > self._end:
+        if start + 2 > self._end:
             return False
-        identifier = position + 2 + (self._buffer[position] << 8 | self._buffer[position + 1])
+        identifier = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
         payload = identifier + (2 if head & 6 else 0)
-        if position + size - payload <= self.max_message_bytes and self._grow(whole):
+        if start + size - payload <= self.max_message_bytes and self._grow(whole):
             return False
         if head & 6:
             if self._end < min(payload, self._start + len(self._buffer)):
@@ -1185,9 +1174,9 @@ class _Shared(dict):
         self.defaults[key] = value
         return super().setdefault(key, value)
 
-    def take(self, changes, deleted):
-        self.update(changes)
-        for key in deleted:
+    def take(self, data, keys):
+        self.update(data)
+        for key in keys:
             self.pop(key, None)
             if key in self.defaults:
                 self[key] = self.defaults[key]
@@ -1227,12 +1216,12 @@ def _network(radio, network_adapter):
     return radio, get_radio_socketpool(radio), get_radio_ssl_context(radio)
 
 
-def _tls_context(tls, radio_context):
+def _tls_context(tls, context):
     """The TLS context that *tls* asks for: True, the path of a CA file, or a context."""
     if hasattr(tls, "wrap_socket"):
         return tls
-    if tls is True and radio_context is not None:
-        return radio_context
+    if tls is True and context is not None:
+        return context
     import ssl
 
     if tls is True:
@@ -1339,10 +1328,14 @@ class TBDeviceMqttClient:
                 "port": self._given_port(port, tls),
                 "client_id": client_id or _default_client_id(),
                 "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
+                "username": username,
+                "password": password,
             },
-            (access_token, username, password),
+            access_token,
             tls,
-            (radio, network_adapter, socket_pool),
+            radio,
+            network_adapter,
+            socket_pool,
         )
         self._events = []  # (handler, arguments) in the order they came; None: a message
         self._waiting = 0  # messages among them; when too many, the link reads no more
@@ -1361,10 +1354,9 @@ class TBDeviceMqttClient:
         self._outbox_epoch_ms: Optional[int] = None
 
         self._requests = {}  # request id -> _Request
-        self._request_id = 0
+        self._last_id = 0  # of a request, or of an attribute subscription
 
         self._attributes_watches = {}  # id -> (key, or None for all, callback)
-        self._attributes_watch_id = 0
         self._attributes_shared: Optional[_Shared] = None
 
         self._rpc_handler = None
@@ -1379,19 +1371,23 @@ class TBDeviceMqttClient:
         except (TypeError, ValueError):
             raise ValueError("port %r: 1883, with tls 8883, or leave it out" % (port,)) from None
 
-    def _build_link(self, settings, credentials, tls, network):
-        access_token, username, password = credentials
+    def _build_link(self, settings, access_token, tls, radio, network_adapter, socket_pool):
+        """*settings*: the arguments of `MQTT` that say where to and who."""
+        username, password = settings["username"], settings["password"]
+        for name in ("username", "password", "client_id"):
+            _check_text(name, settings[name])
+        _check_text("access_token", access_token)
         if access_token and (username or password):
             raise ValueError("access_token, or username and password, not both")
         if password and not username:
             raise ValueError("password without username: the server would refuse it")
         settings["username"] = access_token or username
-        settings["password"] = password or ""
-        radio, network_adapter, pool = network
+        settings["password"] = password or ""  # MiniMQTT can't do without
         context = None
-        if pool is None:
-            radio, pool, context = _network(radio, network_adapter)
-        link = _Link(self, settings, pool, _tls_context(tls, context) if tls else None, radio)
+        if socket_pool is None:
+            radio, socket_pool, context = _network(radio, network_adapter)
+        context = _tls_context(tls, context) if tls else None
+        link = _Link(self, settings, socket_pool, context, radio)
         if username:
             link.credential = "user name and password"
         elif not access_token:
@@ -1413,6 +1409,8 @@ class TBDeviceMqttClient:
             value: Any = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
             if name == "tls":
                 value = {"": None, "0": None, "1": True, "true": True}.get(str(value or ""), value)
+            elif value is not None:
+                value = str(value)  # without quotes in settings.toml it is a number
             if name not in options and value is not None:
                 options[name] = value
         if "host" not in options:
@@ -1459,14 +1457,13 @@ class TBDeviceMqttClient:
             link.start()
         if timeout == 0:
             return self.connected
-        if not self._wait(self._is_connect_over, timeout):
+        if not self._wait(
+            lambda _: self.connected or link.error or link.state == _STOPPED, timeout
+        ):
             raise TBTimeoutError("no answer to CONNECT within %g s" % timeout)
         if link.error is not None:
             raise link.error
         return self.connected
-
-    def _is_connect_over(self, _handled):
-        return self.connected or self._link.error is not None or self.state == _STOPPED
 
     def disconnect(self) -> None:
         """Say DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
@@ -1477,8 +1474,8 @@ class TBDeviceMqttClient:
         self.connect()
         return self
 
-    def __exit__(self, kind, _value, _traceback):
-        if kind is None and self.connected:
+    def __exit__(self, *args):
+        if args[0] is None and self.connected:
             self.flush(self.request_timeout)
         self.disconnect()
 
@@ -1516,21 +1513,19 @@ class TBDeviceMqttClient:
         :param timeout: seconds. Defaults as in `wait_for_msg`
         :return: True if nothing is queued any more. False after *timeout*, or if stopped
         """
-        self._wait(self._is_flush_over, timeout)
-        return not self._outbox and not self._link.unsent
+        link = self._link
+        self._wait(lambda _: not (self._outbox or link.unsent) or link.state == _STOPPED, timeout)
+        return not (self._outbox or link.unsent)
 
-    def _is_flush_over(self, _handled):
-        return self.state == _STOPPED or (not self._outbox and not self._link.unsent)
-
-    def _wait(self, is_over, timeout):
-        """Poll until ``is_over(messages handled)``, which is returned; False after *timeout*."""
+    def _wait(self, callback, timeout):
+        """Poll until ``callback(messages handled)``, which is returned; False after *timeout*."""
         if timeout is None and self._is_delivering:
             timeout = self.request_timeout
         if timeout is not None:
             _check_number("timeout", timeout, 0, 86400)
         started = ticks_ms()
         while True:
-            result = is_over(self.check_for_msg())
+            result = callback(self.check_for_msg())
             if result:
                 return result
             if timeout is not None and ticks_diff(ticks_ms(), started) >= timeout * 1000:
@@ -1565,10 +1560,10 @@ class TBDeviceMqttClient:
 
     # --- client: events ------------------------------------------------------------------------
 
-    def _tell(self, callback, *arguments):
+    def _tell(self, callback, *args):
         """Have `_deliver` call one of the five callbacks, if it is set."""
         if callback is not None:
-            self._events.append((callback, (self, self.user_data) + arguments))
+            self._events.append((callback, (self, self.user_data) + args))
 
     def _deliver(self):
         """Call the handlers. From inside one: none, its own call is still under way."""
@@ -1590,20 +1585,24 @@ class TBDeviceMqttClient:
             self._is_delivering = False
         return handled
 
-    def _call(self, handler, arguments):
+    def _call(self, handler, args):
         """Call a handler; what it raises is counted, and returned instead of its result."""
         if isinstance(handler, tuple):  # (callback, context), as in the reference SDK
-            arguments += handler[1:]
+            args += handler[1:]
             handler = handler[0]
         try:
-            return handler(*arguments)
+            return handler(*args)
         except Exception as error:  # whatever a handler does, the poll goes on
             self.stats["handler_errors"] += 1
             self._link_error(error)
             return error
 
     def _dispatch(self, topic, payload):
-        is_expected = self._dispatch_plain(topic, payload)
+        is_expected = False
+        if self._plain is not None:
+            for callback in list(self._plain.iter_match(topic)):
+                is_expected = True
+                self._call(callback, (topic, payload))
         try:
             for prefix, decode, method in _INBOUND:
                 if topic.startswith(prefix):
@@ -1616,9 +1615,9 @@ class TBDeviceMqttClient:
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
-    def _log(self, text, *arguments):
+    def _log(self, message, *args):
         if self._logger is not None:
-            self._logger.warning(text, *arguments)
+            self._logger.warning(message, *args)
 
     # --- client: requests ----------------------------------------------------------------------
     # A question goes out through the outbox under a number; the answer, the deadline or the loss
@@ -1632,9 +1631,9 @@ class TBDeviceMqttClient:
         if timeout is None:
             timeout = self.request_timeout
         limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
-        request_id = self._request_id + 1
+        request_id = self._last_id + 1
         message_id = self._send(topic + str(request_id), body, 1)
-        self._request_id = request_id
+        self._last_id = request_id
         deadline = ticks_add(ticks_ms(), limit_ms)
         self._requests[request_id] = _Request(topic, body, callback, deadline, message_id)
         return request_id
@@ -1721,7 +1720,9 @@ class TBDeviceMqttClient:
         while (
             len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
         ):
-            self._outbox_drop(self._outbox_oldest(), "queue full")
+            waiting = self._outbox[self._outbox_sent :]
+            telemetry = [old for old in waiting if old.topic == _TELEMETRY]
+            self._outbox_drop((telemetry or waiting)[0], "queue full")
         return message.id
 
     def _outbox_find(self, message_id):
@@ -1729,14 +1730,6 @@ class TBDeviceMqttClient:
             if message.id == message_id:
                 return message
         return None
-
-    def _outbox_oldest(self):
-        """What goes when the queue is full: of what waits the oldest telemetry, or else message."""
-        waiting = self._outbox[self._outbox_sent :]
-        for message in waiting:
-            if message.topic == _TELEMETRY:
-                return message
-        return waiting[0]
 
     def _outbox_remove(self, message):
         self._outbox.remove(message)
@@ -1788,11 +1781,11 @@ class TBDeviceMqttClient:
             message.is_late = monotonic_ns() // 1000000 - message.captured_ms > _LATE_MS
         return message.is_late
 
-    def _outbox_send(self, batch):
-        first = batch[0]
+    def _outbox_send(self, messages):
+        first = messages[0]
         payload = first.payload
         if first.captured_ms is not None:
-            payload = self._outbox_telemetry(batch)
+            payload = self._outbox_telemetry(messages)
         flags = first.flags
         if first.packet_id:
             flags |= _DUP
@@ -1800,18 +1793,18 @@ class TBDeviceMqttClient:
         else:
             self.stats["sent"] += 1
         if first.quality_of_service:
-            for message in batch:
+            for message in messages:
                 message.packet_id = first.id
-            self._outbox_sent += len(batch)
+            self._outbox_sent += len(messages)
             self._outbox_packets += 1
         else:
-            self._outbox_done(batch)
+            self._outbox_done(messages)
         self._link.publish(first.topic, payload, first.quality_of_service, first.id, flags)
 
-    def _outbox_telemetry(self, batch):
-        """The payload of *batch*. Late readings tell their time, if the clock is set."""
+    def _outbox_telemetry(self, messages):
+        """The payload of *messages*. Late readings tell their time, if the clock is set."""
         lines = []
-        for message in batch:
+        for message in messages:
             readings = message.payload.split(b"\n")
             if message.captured_ms and self._is_late(message) and self._epoch_ms() is not None:
                 ts = self._epoch_ms() + message.captured_ms
@@ -1827,9 +1820,9 @@ class TBDeviceMqttClient:
             self._outbox_remove(message)
             self._outbox_tell(self.on_publish, message)
 
-    def _outbox_tell(self, callback, message, *more):
+    def _outbox_tell(self, callback, message, *args):
         if len(self._events) < _MAX_EVENTS + self._outbox_max_size:  # or nobody polls
-            self._tell(callback, message.topic, message.id, *more)
+            self._tell(callback, message.topic, message.id, *args)
 
     def _link_acknowledged(self, packet_id):
         flying = self._outbox[: self._outbox_sent]
@@ -1841,13 +1834,13 @@ class TBDeviceMqttClient:
             self.stats["acknowledged"] += len(done)
             self._outbox_done(done)
 
-    def _outbox_rewind(self, was_online):
+    def _outbox_rewind(self, is_online):
         """Nothing is in flight any more: all that was begins again, and now is late.
 
         If the server went away with nothing but one packet unanswered, that is a mark against it.
         """
         flying = self._outbox[: self._outbox_sent]
-        is_suspect = was_online and self._outbox_packets == 1 and not self._link.unsent
+        is_suspect = is_online and self._outbox_packets == 1 and not self._link.unsent
         self._outbox_sent = self._outbox_packets = 0
         if flying:
             self._outbox_window = 1
@@ -1892,9 +1885,9 @@ class TBDeviceMqttClient:
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         quality_of_service = self._given(quality_of_service)
-        skipped = None if self._strict else []
-        messages = _telemetry(data, self._message_limit(), skipped)
-        self._count_left_out(skipped)
+        left_out = None if self._strict else []
+        messages = _telemetry(data, self._message_limit(), left_out)
+        self._count_left_out(left_out)
         message_id = None
         for has_time, readings in messages:
             captured_ms = 0
@@ -1912,10 +1905,10 @@ class TBDeviceMqttClient:
             raise ValueError("quality_of_service %r: 0 or 1" % (quality_of_service,))
         return int(quality_of_service)
 
-    def _count_left_out(self, skipped):
-        if skipped:
-            self.stats["left_out"] += len(skipped)
-            self._log("left out: %s", skipped)
+    def _count_left_out(self, left_out):
+        if left_out:
+            self.stats["left_out"] += len(left_out)
+            self._log("left out: %s", left_out)
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
@@ -1929,9 +1922,9 @@ class TBDeviceMqttClient:
         Arguments, result and errors as of `send_telemetry`.
         """
         quality_of_service = self._given(quality_of_service)
-        skipped = None if self._strict else []
-        texts = _objects(_check_values(data, skipped), self._message_limit())
-        self._count_left_out(skipped)
+        left_out = None if self._strict else []
+        texts = _objects(_check_values(data, left_out), self._message_limit())
+        self._count_left_out(left_out)
         message_id = None
         for text in texts:
             message_id = self._send(_ATTRIBUTES, text, quality_of_service)
@@ -1988,10 +1981,10 @@ class TBDeviceMqttClient:
         if key is not None:
             _check_key(key)
         _check_callback(callback)
-        self._attributes_watch_id += 1
-        self._attributes_watches[self._attributes_watch_id] = (key, callback)
+        self._last_id += 1
+        self._attributes_watches[self._last_id] = (key, callback)
         self._link.subscribe(_ATTRIBUTES)
-        return self._attributes_watch_id
+        return self._last_id
 
     def subscribe_to_all_attributes(self, callback: Any) -> int:
         """The same for every shared attribute."""
@@ -2009,15 +2002,15 @@ class TBDeviceMqttClient:
         """Forget all attribute subscriptions."""
         self.unsubscribe_from_attribute("*")
 
-    def _on_attributes_changed(self, _rest, changes):
-        deleted = _object(changes).get("deleted")
-        if not isinstance(deleted, list) or len(changes) > 1:
+    def _on_attributes_changed(self, _, data):
+        deleted = _object(data).get("deleted")
+        if not isinstance(deleted, list) or len(data) > 1:
             deleted = ()  # an attribute of that name
         for key in deleted:
             _check_key(key)
         if self._attributes_shared is not None:
-            self._attributes_shared.take({} if deleted else changes, deleted)
-        self._attributes_tell(changes, deleted or changes)
+            self._attributes_shared.take({} if deleted else data, deleted)
+        self._attributes_tell(data, deleted or data)
 
     def _attributes_tell(self, result, keys):
         """Each callback once, in the order of subscription."""
@@ -2108,15 +2101,12 @@ class TBDeviceMqttClient:
 
     def _on_rpc_request(self, request_id, payload):
         request_id = int(request_id)
-        checksum = crc32(payload)
-        if self._rpc_answer_again(request_id, checksum):
+        if self._rpc_is_repeated(request_id, payload):
             return
         request = _object(loads(payload))
         method = request.get("method")
         if not isinstance(method, str):
             raise ValueError("no method")
-        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
-        del self._rpc_memory[:-_MAX_MESSAGES]
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
         elif self._rpc_handler is not None:
@@ -2152,14 +2142,15 @@ class TBDeviceMqttClient:
         """
         return self._rpc_reply(int(request_id), self._rpc_text(response))
 
-    def _rpc_reply(self, request_id, text):
+    def _rpc_reply(self, request_id, payload):
         for remembered in self._rpc_memory:
             if remembered[0] == request_id:
-                remembered[2] = text
-        return self._send(_RPC_RESPONSE + str(request_id), text, 1)
+                remembered[2] = payload
+        return self._send(_RPC_RESPONSE + str(request_id), payload, 1)
 
-    def _rpc_answer_again(self, request_id, checksum):
+    def _rpc_is_repeated(self, request_id, payload):
         """Whether this very request was executed before; its reply, if known, is sent again."""
+        checksum = crc32(payload)
         self._rpc_forget(True)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id and remembered[1] == checksum:
@@ -2167,6 +2158,8 @@ class TBDeviceMqttClient:
                 if remembered[2] is not None:
                     self._rpc_reply(request_id, remembered[2])
                 return True
+        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
+        del self._rpc_memory[:-_MAX_MESSAGES]
         return False
 
     def _rpc_forget(self, is_online):
@@ -2175,14 +2168,15 @@ class TBDeviceMqttClient:
         After an outage of any length the same request may come again: its time counts from then.
         """
         now_ms = monotonic_ns() // 1000000
-        unanswered = [message.topic for message in self._outbox]
+        waiting = [message.topic for message in self._outbox]
         kept = []
         for count, remembered in enumerate(self._rpc_memory):
-            is_answered = _RPC_RESPONSE + str(remembered[0]) not in unanswered
-            if not (is_online and is_answered):
+            is_delivered = _RPC_RESPONSE + str(remembered[0]) not in waiting
+            if not (is_online and is_delivered):
                 remembered[3] = now_ms
-            is_recent = count >= len(self._rpc_memory) - _RPC_MEMORY
-            if now_ms - remembered[3] < _RPC_MEMORY_MS and (is_recent or not is_answered):
+            is_kept = not is_delivered or remembered[2] is None
+            is_kept = is_kept or count >= len(self._rpc_memory) - _RPC_MEMORY
+            if is_kept and now_ms - remembered[3] < _RPC_MEMORY_MS:
                 kept.append(remembered)
         self._rpc_memory = kept
 
@@ -2234,8 +2228,7 @@ class TBDeviceMqttClient:
         """
         body: dict = {}
         if secret_key is not None:
-            if not isinstance(secret_key, str):
-                raise TypeError("secret_key is no string")  # not its value: it is a secret
+            _check_text("secret_key", secret_key)
             body["secretKey"] = secret_key
         if duration_ms is not None:
             body["durationMs"] = int(_check_number("duration_ms", duration_ms, 1, 1 << 62))
@@ -2262,8 +2255,10 @@ class TBDeviceMqttClient:
         """
         quality_of_service = self._given(quality_of_service)
         _check_topic(topic, False)
-        flags = _RETAIN if retain else 0
-        return self._send(topic, _check_payload(payload), quality_of_service, flags)
+        payload = _check_payload(payload)
+        if len(topic.encode()) + len(payload) > _MAX_PACKET_BYTES - _OVERHEAD_BYTES:
+            raise ValueError("topic %r...: too long together with its payload" % topic[:32])
+        return self._send(topic, payload, quality_of_service, _RETAIN if retain else 0)
 
     def subscribe(
         self, topic: str, callback: Any, quality_of_service: Optional[int] = None
@@ -2302,14 +2297,6 @@ class TBDeviceMqttClient:
             pass
         if not is_used:
             self._link.unsubscribe(topic)
-
-    def _dispatch_plain(self, topic, payload):
-        is_expected = False
-        if self._plain is not None:
-            for callback in list(self._plain.iter_match(topic)):
-                is_expected = True
-                self._call(callback, (topic, payload))
-        return is_expected
 
     def will_set(
         self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False

@@ -433,7 +433,6 @@ def test_what_was_not_answered_is_pushed_again_after_a_reconnect_and_not_execute
     assert len(handler.calls) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="only four are remembered that have no reply yet")
 def test_several_slow_requests_are_executed_once_over_a_reconnect(client, device):
     handler = Notes()
     listen(client, device, handler)
