@@ -253,6 +253,7 @@ def test_a_callback_may_ask_again(client, known):
         (["a,b"], ValueError),
         ("a,b", ValueError),
         (",", ValueError),
+        (iter(()), ValueError),
         (["a", ""], ValueError),
         ([" "], ValueError),
         (["k" * 256], ValueError),

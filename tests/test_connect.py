@@ -294,7 +294,7 @@ def test_a_client_id_alone_may_be_the_credential(server):
 def test_no_credential_at_all_is_refused_with_words(server, device):
     error = refused(server, access_token=None)
     assert error.code == 2
-    assert "token" in str(error)
+    assert "no access token" in str(error)
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 5, 6, 255])
@@ -303,6 +303,7 @@ def test_every_return_code_is_told_in_words(server, device, code):
     error = refused(server)
     assert error.code == code
     assert "CONNACK %d" % code in str(error)
+    assert ("unknown" in str(error)) == (code > 5)
     assert len(str(error)) > 40
     assert "TOKEN_A" not in str(error)
 
@@ -411,7 +412,9 @@ def test_no_memory_to_connect_is_an_oserror_that_says_so(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     client = TBDeviceMqttClient("127.0.0.1", 1883, TOKEN)
-    assert "memory" in str(fails(client, OSError))
+    error = fails(client, OSError)
+    assert "memory" in str(error)
+    assert isinstance(error.errno, int)
     client.disconnect()
 
 

