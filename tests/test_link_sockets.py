@@ -351,6 +351,18 @@ def test_large_messages_pass_a_small_send_buffer_unharmed(pool_class):
         assert longest_ms < AT_ONCE_MS
 
 
+def test_a_long_message_leaves_an_airlift_in_slices(server, device):
+    """Each packet of 64 bytes over SPI takes its time: 16000 bytes would be 0.4 s in one call."""
+    with online_client(server, socket_pool=AirLiftPool(), queue_bytes=50000) as client:
+        text = "x" * 16000
+        started = time.monotonic()
+        client.send_telemetry({"text": text})
+        assert (time.monotonic() - started) * 1000 < AT_ONCE_MS
+        longest_ms = run_until(client, lambda: client.pending_messages_count == 0)
+        assert longest_ms < AT_ONCE_MS
+        assert values(device) == [{"text": text}]
+
+
 # --- TLS ---
 
 
