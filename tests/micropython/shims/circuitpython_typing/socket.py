@@ -2,4 +2,4 @@
 # SPDX-License-Identifier: MIT
 """Names of types that ConnectionManager imports."""
 
-from typing import __getattr__
+from typing import __getattr__  # noqa: F401
