@@ -1322,20 +1322,9 @@ class TBDeviceMqttClient:
         self._quality_of_service = self._given(quality_of_service)
         self._strict = strict
         self._logger = logger
+        settings = (host, port, client_id, keep_alive, username, password)
         self._link = self._build_link(
-            {
-                "broker": host,
-                "port": self._given_port(port, tls),
-                "client_id": client_id or _default_client_id(),
-                "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
-                "username": username,
-                "password": password,
-            },
-            access_token,
-            tls,
-            radio,
-            network_adapter,
-            socket_pool,
+            settings, access_token, tls, radio, network_adapter, socket_pool
         )
         self._events = []  # (handler, arguments) in the order they came; None: a message
         self._waiting = 0  # messages among them; when too many, the link reads no more
@@ -1372,17 +1361,23 @@ class TBDeviceMqttClient:
             raise ValueError("port %r: 1883, with tls 8883, or leave it out" % (port,)) from None
 
     def _build_link(self, settings, access_token, tls, radio, network_adapter, socket_pool):
-        """*settings*: the arguments of `MQTT` that say where to and who."""
-        username, password = settings["username"], settings["password"]
-        for name in ("username", "password", "client_id"):
-            _check_text(name, settings[name])
+        host, port, client_id, keep_alive, username, password = settings
         _check_text("access_token", access_token)
+        _check_text("client_id", client_id)
+        _check_text("username", username)
+        _check_text("password", password)
         if access_token and (username or password):
             raise ValueError("access_token, or username and password, not both")
         if password and not username:
             raise ValueError("password without username: the server would refuse it")
-        settings["username"] = access_token or username
-        settings["password"] = password or ""  # MiniMQTT can't do without
+        settings = {
+            "broker": host,
+            "port": self._given_port(port, tls),
+            "client_id": client_id or _default_client_id(),
+            "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
+            "username": access_token or username,
+            "password": password or "",  # MiniMQTT can't do without
+        }
         context = None
         if socket_pool is None:
             radio, socket_pool, context = _network(radio, network_adapter)
