@@ -695,6 +695,16 @@ def test_a_push_that_makes_no_sense_is_ignored_and_counted(
     assert changed.firsts == [{"interval": 1}]
 
 
+def test_what_is_ignored_is_told_to_the_logger(server, device):
+    logger = LogNotes()
+    with online_client(server, logger=logger) as client:
+        server.inject(publish(ATTRIBUTES, b"not JSON"))
+        server.inject(publish("not/of/thingsboard", b"{}"))
+        run_until(client, lambda: client.stats["unexpected"] == 2)
+    assert ATTRIBUTES in logger.text
+    assert "not/of/thingsboard" in logger.text
+
+
 @pytest.mark.parametrize("key", ["", "  ", 7, "k" * 256])
 def test_a_key_that_can_not_be_is_refused(client, key):
     with pytest.raises((TypeError, ValueError), match="key"):
