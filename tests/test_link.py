@@ -20,6 +20,7 @@ from faults import scripted_broker as mqtt
 from tb_device_mqtt import TBDeviceMqttClient, TBError, TBRefusedError, TBTimeoutError
 
 CONNACK = mqtt.connack()
+WRAP_MS = 10000  # `Clock`: from then on ticks_ms counts from 0 again
 BUFFER_BYTES = 1024  # of the receive buffer: what crosses its end is read in another way
 
 MAY_FOLLOW = {
@@ -490,26 +491,41 @@ def test_a_server_that_throws_us_out_again_and_again_gets_growing_pauses(
     assert gaps == sorted(gaps) and gaps[-1] > 4 * gaps[0], gaps
 
 
-@pytest.mark.parametrize("sign_of_life", ("puback", "time"))
-def test_a_connection_that_was_good_is_soon_back(
-    served, memory_server, memory_device, sign_of_life
+def check_soon_back(world, device):
+    """The connection is lost and, as it was good, the first pause is a short one."""
+    device.disconnect()
+    world.run_until_state("waiting")
+    lost_ms = world.clock.now_ms
+    world.run_until_state("online", seconds=2)
+    assert world.clock.now_ms - lost_ms < 1100
+
+
+def fail_six_times(world, server):
+    """So that the next pause would be long; then online."""
+    server.faults.connack = "close"
+    world.client.connect(timeout=0)
+    world.run_until(lambda: len(world.times_of("connecting")) == 6, seconds=100)
+    server.faults.connack = None
+    world.run_until_state("online", seconds=100)
+
+
+def test_after_a_puback_a_connection_is_soon_back(served, memory_server, memory_device):
+    fail_six_times(served, memory_server)
+    served.client.send_telemetry({"a": 1})
+    served.run_until(lambda: served.acknowledged)
+    served.run(11)  # sooner it might have been another client with the same token
+    check_soon_back(served, memory_device)
+
+
+@pytest.mark.parametrize("before_wrap_s", (-100, 10, 40, 60, 75))
+def test_after_half_a_minute_a_connection_is_soon_back(
+    served, memory_server, memory_device, before_wrap_s
 ):
-    memory_server.faults.connack = "close"
-    served.client.connect(timeout=0)
-    served.run_until(lambda: len(served.times_of("connecting")) == 6, seconds=100)
-    memory_server.faults.connack = None
-    served.run_until_state("online", seconds=100)
-    if sign_of_life == "puback":
-        served.client.send_telemetry({"a": 1})
-        served.run_until(lambda: served.acknowledged)
-        served.run(11)  # sooner it might have been another client with the same token
-    else:
-        served.run(31)
-    memory_device.disconnect()
-    served.run_until_state("waiting")
-    lost_ms = served.clock.now_ms
-    served.run_until_state("online", seconds=2)
-    assert served.clock.now_ms - lost_ms < 1100
+    """Whenever the clock starts again: see below."""
+    served.clock.now_ms = WRAP_MS - before_wrap_s * 1000
+    fail_six_times(served, memory_server)
+    served.run(31)
+    check_soon_back(served, memory_device)
 
 
 def test_connections_that_lasted_for_days_are_soon_back(served, memory_device):
@@ -763,9 +779,13 @@ def work_for_minutes(world):
 
     world.client.subscribe("a/b", handle)
     world.go_online()
-    world.socket.feed(mqtt.suback(0x8001))
+    world.client.publish("t", b"", 1)
     for _ in range(100):
         world.socket.feed(mqtt.publish("a/b", b"x", 1))
+    for packet in world.sent_of(mqtt.SUBSCRIBE):
+        world.socket.feed(mqtt.suback(packet.packet_id))
+    for packet in world.sent_of(mqtt.PUBLISH):
+        world.socket.feed(mqtt.puback(packet.packet_id))
     for _ in range(4):
         world.socket.feed(mqtt.pingresp())
     world.run(1)
@@ -778,6 +798,7 @@ def test_a_handler_that_works_for_minutes_and_polls_keeps_the_connection(world):
     assert world.client.connected
     world.settle()
     assert len(world.sent_of(mqtt.PUBACK)) == 100
+    assert world.client.pending_messages_count == 0
 
 
 def test_a_handler_that_works_for_minutes_still_pings(world):
@@ -1071,8 +1092,6 @@ def test_a_server_that_takes_nothing_more_costs_the_connection(world):
 
 # --- the clock starts again ---
 # adafruit_ticks counts to 2**29, six days, and begins again at 0. `Clock` does so after 10 s.
-
-WRAP_MS = 10000
 
 
 def live(world):
