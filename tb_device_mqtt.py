@@ -252,7 +252,7 @@ def _check_value(key, value, depth=0):
     if isinstance(value, float):
         if value - value != 0:  # infinity and NaN alone
             raise ValueError("%r: %r is no number that can be sent" % (key, value))
-        if 0.1 + 0.2 == 0.3:
+        if 1 + 1e-12 == 1:
             return value  # the short floats of boards need no rounding
         # With more than 16 decimals the server stores text (JsonConverter.java).
         return round(float("%.15g" % value), 16)
