@@ -164,6 +164,24 @@ def test_quality_of_service_0_waits_for_the_link_and_is_sent_once(server, client
     assert client.pending_messages_count == 0
 
 
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda client: client.send_telemetry({"n": 1}),
+        lambda client: client.send_telemetry({"n": 1}, 0),
+        lambda client: client.send_attributes({"n": 1}),
+        lambda client: client.send_rpc_reply(7, "ok"),
+        lambda client: client.request_attributes(["a"]),
+        lambda client: client.send_rpc_call("method"),
+        lambda client: client.claim_device("code"),
+        lambda client: client.publish("any/topic", "payload"),
+    ],
+)
+def test_online_a_message_leaves_at_once_without_a_poll(client, device, send):
+    send(client)
+    assert device.wait(lambda device: device.messages)
+
+
 def test_what_comes_while_the_window_is_full_follows_in_order(server, client, device):
     server.faults.puback_delay = 0.02
     for number in range(60):

@@ -57,6 +57,14 @@ def test_host_port_and_token_come_from_the_settings(written, device):
     assert arrives(TBDeviceMqttClient.from_settings(), device)
 
 
+def test_numbers_may_stand_in_the_settings_without_quotes(server, monkeypatch):
+    """CircuitPython's getenv() makes an int of them."""
+    found = {"HOST": "127.0.0.1", "PORT": server.port, "TOKEN": 12345}
+    monkeypatch.setattr("os.getenv", lambda name: found.get(name.partition("_")[2]))
+    device = server.add_device("By number", token="12345")
+    assert arrives(TBDeviceMqttClient.from_settings(), device)
+
+
 def test_a_subclass_makes_one_of_its_own(written):
     class Board(TBDeviceMqttClient):
         pass
