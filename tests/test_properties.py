@@ -157,6 +157,35 @@ def test_any_bytes_end_in_a_working_connection(before, pieces):
         assert world.messages[-1] == ("hello", b"again")
 
 
+@pytest.mark.xfail(strict=True, reason="the link moves from online to online")
+@pytest.mark.parametrize("flags", (1, 2, 8, 15))
+def test_a_connack_with_flags_costs_the_connection_and_no_more(flags):
+    with Clock() as clock:
+        world = World(clock, FakePool())
+        world.client.connect(timeout=0)
+        world.go_online()
+        world.pool.socket_now.feed(bytes((0x20 | flags, 2, 0, 0)))
+        assert world.poll_until(lambda: world.client.state == "waiting", limit_s=1)
+
+
+@pytest.mark.xfail(strict=True, reason="the connection stays online for ever")
+def test_an_end_is_noticed_however_much_is_unsent():
+    with Clock() as clock:
+        world = World(clock, FakePool())
+        world.listen()
+        world.client.connect(timeout=0)
+        world.go_online()
+        socket = world.pool.socket_now
+        socket.room = 0
+        for number in range(1, 20):  # each wants a PUBACK
+            socket.feed(mqtt311.publish("topic", b"", 1, number))
+        for _ in range(10):
+            world.poll()
+        socket.end()
+        world.client.subscribe("another", print)
+        assert world.poll_until(lambda: world.client.state == "waiting", limit_s=1)
+
+
 # --- valid packets ---
 
 SIZES = st.one_of(
