@@ -904,8 +904,8 @@ class _Link:
             self._sent_early = True
         if not self.unsent:
             self._sent_at = ticks_ms()
-        self.unsent.append(packet)
         if self._fault is None:
+            self.unsent.append(packet)
             try:
                 self._flush()
             except _Lost as lost:  # public methods raise no network error: the next poll sees it
@@ -967,8 +967,8 @@ class _Link:
         """Take some packets. `_more`: a read did not end in would-block yet."""
         self._more = True
         for _ in range(_WORK_PER_POLL):
-            is_full = self.paused or len(self.unsent) > 2 * _MAX_UNSENT
-            if is_full and self.state == _ONLINE:
+            is_stuck = self._fault is None and len(self.unsent) > 2 * _MAX_UNSENT
+            if (self.paused or is_stuck) and self.state == _ONLINE:
                 return  # what comes has nowhere to go: TCP holds the server back meanwhile
             if not self._take_packet() and not self._fill():
                 self._more = False
@@ -1071,7 +1071,7 @@ class _Link:
 
     def _handle(self, head, body):
         method = _PACKETS.get(head & 0xF0)
-        if method is None or (head == _CONNACK) != (self.state == _CONNECTING):
+        if method is None or (head & 0xF0 == _CONNACK) != (self.state == _CONNECTING):
             words = " (a TLS alert: tls= is missing)" if head == 0x15 else ""
             raise _Lost(TBError("protocol: unexpected packet of type 0x%02x%s" % (head, words)))
         try:
