@@ -491,6 +491,22 @@ def test_a_reply_that_was_not_acknowledged_before_a_long_outage_keeps_its_reques
     assert len(handler.calls) == 1
 
 
+def test_a_slow_request_is_executed_once_over_a_long_outage(server, client, device, monkeypatch):
+    clock = Clock(monkeypatch)
+    handler = Notes()
+    listen(client, device, handler)
+    reply = device.call_rpc("slow", 1, timeout=60)
+    run_until(client, lambda: handler.calls)
+    server.stop_listening()
+    run_until(client, lambda: not client.connected)
+    clock.skip(3 * FIVE_MINUTES_S)
+    server.listen_again()
+    run_until(client, lambda: client.stats["rpc_repeated"] == 1)
+    client.send_rpc_reply(0, "done")
+    run_until(client, reply.done)
+    assert len(handler.calls) == 1
+
+
 def test_after_a_server_restart_the_same_number_with_another_payload_is_executed(
     server, client, device
 ):
