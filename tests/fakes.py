@@ -167,6 +167,8 @@ class FakeSocket:
         self.sent = bytearray()
         #: how many bytes `send` takes before it would block; None: all
         self.room = None
+        #: how many bytes one read brings at most; None: a piece as it was fed
+        self.read_bytes = None
 
     def settimeout(self, _timeout):
         """It never waits."""
@@ -206,7 +208,7 @@ class FakeSocket:
                 raise ConnectionResetError(self._end, "reset")
             return 0
         piece = self._pieces.pop(0)
-        size = min(size or len(buffer), len(piece))
+        size = min(size or len(buffer), len(piece), self.read_bytes or len(piece))
         buffer[:size] = piece[:size]
         if piece[size:]:
             self._pieces.insert(0, piece[size:])
