@@ -310,7 +310,7 @@ def test_on_connect_may_subscribe_and_send(offline, device):
     offline.connect()
     subscribed(offline, device, ATTRIBUTES)
     device.push_attributes({"a": 1})
-    run_until(offline, lambda: notes.calls)
+    run_until(offline, lambda: notes.calls and device.telemetry)
     assert values(device) == [{"hello": 1}]
 
 
