@@ -40,3 +40,17 @@ def server():
 def device(server):
     """The stand-in's side of a device; its access token is TOKEN_A."""
     return server.add_device("Device A", token="TOKEN_A")
+
+
+@pytest.fixture
+def offline(server, device):
+    """A client of Device A that was not connected yet."""
+    with importlib.import_module("clients").offline_client(server) as client:
+        yield client
+
+
+@pytest.fixture
+def client(server, device):
+    """A client of Device A that is online."""
+    with importlib.import_module("clients").online_client(server) as client:
+        yield client

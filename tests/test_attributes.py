@@ -26,18 +26,6 @@ RESPONSE = "v1/devices/me/attributes/response/"
 SOON_S = 0.1  # how long silence is listened to
 
 
-@pytest.fixture
-def offline(server, device):
-    with offline_client(server) as client:
-        yield client
-
-
-@pytest.fixture
-def client(server, device):
-    with online_client(server) as client:
-        yield client
-
-
 def is_timeout(exception):
     return isinstance(exception, TBTimeoutError)
 

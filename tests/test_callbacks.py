@@ -23,18 +23,6 @@ SOON_S = 0.1
 CALLBACKS = ("on_connect", "on_disconnect", "on_state", "on_publish", "on_drop")
 
 
-@pytest.fixture
-def offline(server, device):
-    with offline_client(server) as client:
-        yield client
-
-
-@pytest.fixture
-def client(server, device):
-    with online_client(server) as client:
-        yield client
-
-
 def notes_of(client, *names):
     """`Notes` for the callbacks of these names, which are set."""
     notes = [Notes() for _ in names]

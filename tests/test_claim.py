@@ -11,12 +11,6 @@ SECRET = "s3cret-of-the-box"
 ONE_DAY_MS = 86400000
 
 
-@pytest.fixture
-def client(server, device):
-    with online_client(server) as client:
-        yield client
-
-
 @pytest.mark.parametrize("name", ["claim_device", "claim"])
 def test_a_claim_brings_secret_and_duration(client, device, name):
     getattr(client, name)(SECRET, duration_ms=60000)

@@ -31,18 +31,6 @@ PACKET_IDS = 32767  # of messages; the others are for SUBSCRIBE
 
 
 @pytest.fixture
-def offline(server, device):
-    with offline_client(server) as client:
-        yield client
-
-
-@pytest.fixture
-def client(server, device):
-    with online_client(server) as client:
-        yield client
-
-
-@pytest.fixture
 def clock(monkeypatch):
     return Clock(monkeypatch)
 

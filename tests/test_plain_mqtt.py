@@ -24,12 +24,6 @@ SOON_S = 0.1
 
 
 @pytest.fixture
-def client(server, device):
-    with online_client(server) as client:
-        yield client
-
-
-@pytest.fixture
 def broker():
     """A broker that grants everything, unlike ThingsBoard."""
     with ScriptedBroker(lambda connection: connection.answer_everything()) as broker:

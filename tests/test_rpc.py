@@ -12,7 +12,6 @@ from clients import (
     Clock,
     Notes,
     lose,
-    offline_client,
     online_client,
     packets,
     payloads,
@@ -27,18 +26,6 @@ REQUESTS = RPC_REQUEST + "+"
 SOON_S = 0.1  # how long silence is listened to
 NAN = float("nan")
 FIVE_MINUTES_S = 300
-
-
-@pytest.fixture
-def offline(server, device):
-    with offline_client(server) as client:
-        yield client
-
-
-@pytest.fixture
-def client(server, device):
-    with online_client(server) as client:
-        yield client
 
 
 def call(client, device, method, params=None):

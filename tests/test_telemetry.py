@@ -28,12 +28,6 @@ def endless():
     return value
 
 
-@pytest.fixture
-def client(server, device):
-    with online_client(server) as client:
-        yield client
-
-
 def send(client, *arguments):
     """Send telemetry, and poll until the server has acknowledged all."""
     message_id = client.send_telemetry(*arguments)

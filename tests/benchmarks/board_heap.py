@@ -82,7 +82,9 @@ def _measure(bench, sections):
         ours, peer = (from_mpy[module], None) if is_ours else (None, from_mpy[module])
         budget = below(_IMPORT_BYTES, enforced=False) if is_ours else None
         rows.append(Row("import " + module, ours, "B", budget, peer, beside))
-    rows.append(Row("- no more than so far", from_mpy[_LIBRARY], "B", at_most(_IMPORT_SO_FAR_BYTES)))
+    rows.append(
+        Row("- no more than so far", from_mpy[_LIBRARY], "B", at_most(_IMPORT_SO_FAR_BYTES))
+    )
     client, idle = bench.client_bytes(_CLIENT, _IDLE % _POLLS)
     (peer,) = bench.client_bytes(_PEER)
     rows.append(Row("connected client", client, "B", below(_CLIENT_BYTES), peer))
