@@ -1870,7 +1870,8 @@ class TBDeviceMqttClient:
 
         :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
             with the time in milliseconds since 1970; a list of those. A reading without time
-            gets the server's, or if it has to wait its own time of capture
+            gets the server's, or if it has to wait its own time of capture. Of two values of one
+            key at one time the server keeps the last: give such readings their ``ts``
         :param int quality_of_service: 0 or 1. Defaults to the client's
         :return: message id, the last one if it took several; None if nothing was left to send
         :raises TypeError: a key or a value of a type that can't be sent
