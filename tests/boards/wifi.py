@@ -1,0 +1,10 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""A board's own Wi-Fi, connected: CircuitPython joins the network of settings.toml by itself."""
+
+
+class Radio:
+    connected = True
+
+
+radio = Radio()
