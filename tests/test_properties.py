@@ -21,13 +21,13 @@ from tb_device_mqtt import TBDeviceMqttClient
 
 MANY = settings(max_examples=300)
 
-TELEMETRY = "v1/devices/me/telemetry"
 ATTRIBUTES = "v1/devices/me/attributes"
+RPC_RESPONSE = "v1/devices/me/rpc/response/"
 TOPICS = (
     ATTRIBUTES,
     "v1/devices/me/attributes/response/1",
     "v1/devices/me/rpc/request/7",
-    "v1/devices/me/rpc/response/2",
+    RPC_RESPONSE + "2",
     "another/topic",
 )
 CONNACK = mqtt311.connack(0, False)
@@ -421,8 +421,8 @@ class Calls(RuleBasedStateMachine):
     executed twice; every question got one answer.
     """
 
-    QUEUE_SIZE = 12
-    QUEUE_BYTES = 1500
+    QUEUE_SIZE = 16
+    QUEUE_BYTES = 2500
     WORDS = ("stopped", "waiting", "connecting", "online")
 
     @initialize(is_old=st.booleans())
@@ -520,9 +520,9 @@ class Calls(RuleBasedStateMachine):
     @rule(listens=st.booleans())
     def listen_or_not(self, listens):
         if listens:
-            self.client.subscribe("v1/devices/me/attributes", lambda *_: None)
+            self.client.subscribe(ATTRIBUTES, lambda *_: None)
         else:
-            self.client.unsubscribe("v1/devices/me/attributes")
+            self.client.unsubscribe(ATTRIBUTES)
 
     @rule()
     def wait_shortly(self):
@@ -602,9 +602,12 @@ class Calls(RuleBasedStateMachine):
 
     @invariant()
     def nothing_happens_twice(self):
-        if hasattr(self, "executed"):
+        if not hasattr(self, "executed"):
+            return
+        assert max(self.answers.values(), default=0) <= 1
+        # The server asks again for replies that it never got, because the queue was full.
+        if not any(topic.startswith(RPC_RESPONSE) for topic, _ in self.dropped):
             assert len(self.executed) == len(set(self.executed))
-            assert max(self.answers.values(), default=0) <= 1
 
     # --- the end ---
 
@@ -639,8 +642,7 @@ class Calls(RuleBasedStateMachine):
         )
 
     def is_reported(self, reply):
-        topic = "v1/devices/me/rpc/response/%d" % reply.rpc_id
-        return any(topic == dropped for dropped, _ in self.dropped)
+        return any(topic == RPC_RESPONSE + str(reply.rpc_id) for topic, _ in self.dropped)
 
 
 def test_any_order_of_calls_loses_nothing_and_does_nothing_twice():
