@@ -1,8 +1,14 @@
 # SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
 # SPDX-License-Identifier: MIT
-"""A time server that answers at once."""
+"""Time servers that do not answer the first question, as before a network is quite there.
+
+Mirrors adafruit_ntp 3: the question is asked when `datetime` is read, and OSError is the failure.
+"""
 
 import time
+
+_real_time = time.time
+_questions = []
 
 
 class NTP:
@@ -11,4 +17,7 @@ class NTP:
 
     @property
     def datetime(self):
-        return time.gmtime()
+        _questions.append(self)
+        if len(_questions) == 1:
+            raise OSError("NTP: no server responded")
+        return time.gmtime(_real_time())

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The clocks of a board: time() counts from 2000-01-01 until the RTC is set.
 
+Both run as many times faster as BOARD_SPEED says.
 Mirrors CircuitPython: shared-bindings/time, shared-bindings/rtc.
 """
 
@@ -20,9 +21,9 @@ def monotonic_ns():
 
 
 def time():
-    return _set_to + (_real_ns() - _set_at_ns) // 1000000000
+    return _set_to + (monotonic_ns() - _set_at_ns) // 1000000000
 
 
 def set_to_now():
     global _set_to, _set_at_ns
-    _set_to, _set_at_ns = int(_real_time()), _real_ns()
+    _set_to, _set_at_ns = int(_real_time()), monotonic_ns()

@@ -9,6 +9,8 @@ import os
 import threading
 import time
 
+import board_clock
+
 
 class _Processor:
     uid = bytes.fromhex("e660583883724a32")
@@ -19,16 +21,17 @@ class _WatchDog:
     mode = None
 
     def __init__(self):
-        self._fed_at = time.monotonic()
+        self.feed()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def feed(self):
-        self._fed_at = time.monotonic()
+        self._fed_ns = board_clock.monotonic_ns()
 
     def _watch(self):
         while True:
             time.sleep(0.05)
-            if self.mode is not None and time.monotonic() - self._fed_at > self.timeout:
+            unfed_s = (board_clock.monotonic_ns() - self._fed_ns) / 1000000000
+            if self.mode is not None and unfed_s > self.timeout:
                 print("reset by the watchdog", flush=True)
                 os._exit(1)
 
