@@ -4,10 +4,9 @@
 # Copy this to the board as code.py, and write what is yours into settings.toml (a template is
 # beside this file): a board with Wi-Fi then joins the network by itself. Its lib folder needs
 # tb_device_mqtt, adafruit_minimqtt, adafruit_connection_manager and adafruit_ticks.
-"""With asyncio: one task polls, one reports, one blinks. lib needs asyncio too."""
+"""With asyncio: one task polls, another blinks and reports. lib needs asyncio too."""
 
 import asyncio
-from gc import mem_free
 
 import board
 from digitalio import DigitalInOut
@@ -25,20 +24,15 @@ async def poll():
         await asyncio.sleep(0)
 
 
-async def report():
-    while True:
-        client.send_telemetry({"memory": mem_free()})
-        await asyncio.sleep(10)
-
-
 async def blink():
     while True:
         lamp.value = not lamp.value
-        await asyncio.sleep(0.25)
+        client.send_telemetry({"lamp": lamp.value})
+        await asyncio.sleep(1)
 
 
 async def main():
-    await asyncio.gather(poll(), report(), blink())
+    await asyncio.gather(poll(), blink())
 
 
 client.connect(timeout=0)

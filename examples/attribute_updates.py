@@ -6,7 +6,7 @@
 # tb_device_mqtt, adafruit_minimqtt, adafruit_connection_manager and adafruit_ticks.
 """Shared attributes as settings: change "interval" on the server, and the board follows.
 
-The values are read again after each connect, so that no change is missed.
+They are read again after each connect, so that no change is missed.
 """
 
 from gc import mem_free
@@ -16,13 +16,6 @@ from tb_device_mqtt import TBDeviceMqttClient
 
 SECOND = 1_000_000_000  # nanoseconds
 
-client = TBDeviceMqttClient.from_settings()
-client.shared.setdefault("interval", 10)  # for as long as the server knows none
-
-
-def print_change(result, *_args):
-    print("the server says", result)
-
 
 def interval():
     """Seconds between two readings; what nobody can use counts as ten."""
@@ -30,10 +23,12 @@ def interval():
     return seconds if isinstance(seconds, (int, float)) and seconds >= 1 else 10
 
 
-client.subscribe_to_attribute("interval", print_change)
+client = TBDeviceMqttClient.from_settings()
+client.shared.setdefault("interval", 10)  # for as long as the server knows none
+client.subscribe_to_attribute("interval", lambda result, *_args: print("changed:", result))
 client.connect()
 
-sent = monotonic_ns() - 10 * SECOND
+sent = monotonic_ns()
 while True:
     client.check_for_msg()
     if monotonic_ns() - sent >= interval() * SECOND:

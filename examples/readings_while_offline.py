@@ -4,11 +4,7 @@
 # Copy this to the board as code.py, and write what is yours into settings.toml (a template is
 # beside this file): a board with Wi-Fi then joins the network by itself. Its lib folder needs
 # tb_device_mqtt, adafruit_minimqtt, adafruit_connection_manager and adafruit_ticks.
-"""Readings from the first second on, each with its own time. lib needs adafruit_ntp too.
-
-Without a network they wait in the queue. The clock is set when there is one, just before the
-client connects: from then on readings that have waited tell when they were taken.
-"""
+"""Readings from the first second on, each with its own time. lib needs adafruit_ntp too."""
 
 from gc import mem_free
 from time import monotonic_ns, time
@@ -24,7 +20,8 @@ SECOND = 1_000_000_000  # nanoseconds
 
 
 def set_clock(_client, _user_data, state, _reason):
-    if state == "connecting" and time() < 1_700_000_000:  # there is a network, the clock is not set
+    """Just before an attempt to connect there is a network, and readings still wait for it."""
+    if state == "connecting" and time() < 1_700_000_000:  # it counts from the board's start
         try:
             RTC().datetime = NTP(get_radio_socketpool(radio)).datetime
         except (OSError, ArithmeticError) as error:
@@ -38,5 +35,5 @@ due = monotonic_ns()
 while True:
     client.check_for_msg()
     if monotonic_ns() >= due:
-        due += 10 * SECOND
+        due = monotonic_ns() + 10 * SECOND
         client.send_telemetry({"memory": mem_free()})
