@@ -4,9 +4,11 @@
 
 import pytest
 
-from benchmarks import bench, board_heap, polls, rig, speed
+from benchmarks import bench, memory, polls, rig, speed
 from benchmarks.tables import LeftOut, Row, Table, above, at_most, below, exactly
 from helpers import IN_CI, do_without
+
+ALL = {**bench.BENCHMARKS, **bench.ON_REQUEST}
 
 SMALL = {
     "idle": {"polls": 500, "runs": 1, "peer_calls": 1},
@@ -21,7 +23,8 @@ SMALL = {
     "wire": {"messages": 5},
     "reconnects": {"times": 200},
     "long_run": {"messages": 500, "polls": 500},
-    "board_heap": {"sections": 1, "may_install": IN_CI},
+    "memory": {"sections": 1, "may_install": IN_CI},
+    "memory_by_function": {"limit": 2, "may_install": IN_CI},
 }
 
 
@@ -31,9 +34,9 @@ def broken(table):
     return [" ".join(row.cells([])) for row in rows]
 
 
-@pytest.mark.parametrize("name", bench.BENCHMARKS)
+@pytest.mark.parametrize("name", ALL)
 def test_benchmark_works_and_keeps_its_budgets(name):
-    table = bench.BENCHMARKS[name](**SMALL[name])
+    table = ALL[name](**SMALL[name])
     if isinstance(table, LeftOut):
         do_without(table.reason)
     print(table.text())
@@ -66,8 +69,8 @@ def test_bytes_that_the_library_keeps_are_counted_and_no_others(server, device):
 
 
 def test_a_poll_that_allocates_on_a_board_breaks_its_budget(monkeypatch):
-    monkeypatch.setattr(board_heap, "_IDLE", board_heap._IDLE.replace("client.", "[0], client."))
-    table = board_heap.board_heap(**SMALL["board_heap"])
+    monkeypatch.setattr(memory, "_IDLE", memory._IDLE.replace("client.", "[0], client."))
+    table = memory.memory(**SMALL["memory"])
     if isinstance(table, LeftOut):
         do_without(table.reason)
     (line,) = broken(table)
@@ -154,6 +157,7 @@ def asked(monkeypatch):
         return Table([Row("bytes", 6, "B", at_most(5))])
 
     monkeypatch.setattr(bench, "BENCHMARKS", {"first": first, "second": second})
+    monkeypatch.setattr(bench, "ON_REQUEST", {})
     monkeypatch.setattr(bench, "QUICK", {"first": {"size": 0}})
     return names
 

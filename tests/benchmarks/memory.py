@@ -64,13 +64,33 @@ client.connect()
 client.publish("v1/devices/me/telemetry", '{"temperature":21.5}', False, 1)"""
 
 
-def board_heap(sections=None, may_install=True):
+def memory(sections=None, may_install=True):
     """How much memory do the module and a client take on a 32-bit board?"""
+    return _on_a_board(_measure, may_install, sections)
+
+
+def memory_by_function(limit=None, may_install=True):
+    """How much smaller would the import be without a function?"""
+    return _on_a_board(_by_function, may_install, limit)
+
+
+def _on_a_board(measure, may_install, size):
     runtime = _find_runtime(may_install)
     if runtime is None:
         return LeftOut(_what_is_missing())
     with tempfile.TemporaryDirectory() as folder:
-        return _measure(_Bench(runtime, Path(folder)), sections)
+        return measure(_Bench(runtime, Path(folder)), size)
+
+
+def _by_function(bench, limit):
+    whole = bench.import_bytes(".mpy")[_LIBRARY]
+    rows = sorted(bench.function_rows(whole, limit), key=lambda row: -row.ours)
+    return Table(
+        [Row("import %s, all of it" % _LIBRARY, whole, "B"), *rows],
+        "What the import of the .mpy takes less when that function alone is left out, its name "
+        "not; names and texts that others use as well are in none of these. %s %s."
+        % (_PACKAGE, _VERSION),
+    )
 
 
 def _measure(bench, sections):
@@ -164,12 +184,21 @@ class _Bench:
 
     def section_rows(self, whole_bytes, limit=None):
         """What the import takes less when the functions of a section are left out."""
-        bare, *cuts = list(_cut(self._sources[_LIBRARY]))[: limit and limit + 1]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            names, *left = pool.map(self._library_bytes, [source for _, source in (bare, *cuts)])
+        bare, *cuts = list(_cut_by_section(self._sources[_LIBRARY]))[: limit and limit + 1]
+        names, *left = self._libraries_bytes(source for _, source in (bare, *cuts))
         yield Row("- names, classes, constants", names, "B")
         for (section, _), rest in zip(cuts, left):
             yield Row("- functions of " + section, whole_bytes - rest, "B")
+
+    def function_rows(self, whole_bytes, limit=None):
+        cuts = list(_cut_by_function(self._sources[_LIBRARY]))[:limit]
+        left = self._libraries_bytes(source for _, source in cuts)
+        for (name, _), rest in zip(cuts, left):
+            yield Row(name, whole_bytes - rest, "B")
+
+    def _libraries_bytes(self, sources):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self._library_bytes, sources))
 
     def _library_bytes(self, source):
         library = self._library(".mpy", {**self._sources, _LIBRARY: source})
@@ -206,10 +235,17 @@ def _path(library, module, suffix):
     return library.joinpath(*module.split(".")).with_suffix(suffix)
 
 
-# --- sections ---
+# --- leaving out ---
 
 
-def _cut(source):
+def _cut_by_function(source):
+    """For each function (its name, the source without it)."""
+    lines = source.splitlines()
+    for function, owner in _functions(ast.parse(source)):
+        yield owner + function.name, _without(lines, [function])
+
+
+def _cut_by_section(source):
     """("", source without any function), then for each section (its name, without those of it)."""
     lines = source.splitlines()
     heads = [
@@ -218,7 +254,7 @@ def _cut(source):
         for found in [re.match(r"\s*# --- (.+?) -+$", line)]
         if found
     ]
-    functions = list(_functions(ast.parse(source)))
+    functions = [function for function, _ in _functions(ast.parse(source))]
     yield "", _without(lines, functions)
     ends = [number for number, _ in heads[1:]] + [len(lines) + 1]
     for (start, name), end in zip(heads, ends):
@@ -227,13 +263,14 @@ def _cut(source):
             yield name, _without(lines, inside)
 
 
-def _functions(node):
-    """Functions and methods, but none that are inside of another."""
+def _functions(node, owner=""):
+    """Functions and methods, each with its class and a point; none that are inside of another."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef):
-            yield child
+            yield child, owner
         elif not isinstance(child, ast.expr):
-            yield from _functions(child)
+            inside = owner + child.name + "." if isinstance(child, ast.ClassDef) else owner
+            yield from _functions(child, inside)
 
 
 def _without(lines, functions):
