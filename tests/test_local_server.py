@@ -397,6 +397,16 @@ REFUSED_FILTERS = (
     "v1/devices/me/telemetry",
     "v1/devices/me/rpc/error",
     "v1/devices/me/attributes/",
+    "v2/#",
+    "v2/+",
+    "v2/t",
+    "v2/t/j",
+    "v2/a/+",
+    "v2/a/res/1",
+    "v2/a/req/+",
+    "v2/r/req/#",
+    "v2/r/req/5",
+    "v2/r/res/j/5",
     "/provision/response",
 )
 
@@ -528,20 +538,10 @@ def test_a_bad_key_is_acknowledged_and_not_stored(device, peer, key):
     assert device.telemetry == []
 
 
-@pytest.mark.parametrize("topic", ("v2/t", "v2/t/j"))
-def test_short_telemetry_topics(device, peer, topic):
-    peer.publish(topic, b'{"a":1}')
-    assert peer.read() == puback(1)
-    assert device.telemetry[0][1] == {"a": 1}
-
-
-@pytest.mark.parametrize("topic", ("v2/t/p", "v2/a/p", "v2/a/req/p/1", "v2/r/req/p/1"))
-def test_json_on_a_protobuf_topic_closes(peer, topic):
-    peer.publish(topic, b"{}")
-    assert peer.is_closed()
-
-
-@pytest.mark.parametrize("topic", ("", "some/topic", "v1/devices/me/", "/provision/request"))
+@pytest.mark.parametrize(
+    "topic",
+    ("", "some/topic", "v1/devices/me/", "/provision/request", "v2/", "v2/t/x", "v2/c", "v2/r/req"),
+)
 def test_an_unknown_topic_is_acknowledged_and_dropped(device, peer, topic):
     peer.publish(topic, b"not json", packet_id=3)
     assert peer.read() == puback(3)
@@ -684,23 +684,6 @@ def test_attributes_that_the_device_publishes_are_not_echoed(device, peer):
     peer.publish(ATTRIBUTES, b'{"a":1}')
     assert peer.read() == puback(1)
     assert peer.is_alive()
-
-
-@pytest.mark.parametrize("topic", ("v2/a", "v2/a/j"))
-def test_the_flavour_subscribed_last_is_pushed(device, peer, topic):
-    peer.subscribe(ATTRIBUTES, topic)
-    device.push_attributes({"a": 1})
-    assert peer.read_publish()[0] == topic
-
-
-@pytest.mark.parametrize(
-    ("request_topic", "response_topic"),
-    (("v2/a/req/7", "v2/a/res/7"), ("v2/a/req/j/7", "v2/a/res/j/7")),
-)
-def test_a_response_has_the_flavour_of_its_request(peer, request_topic, response_topic):
-    peer.publish(request_topic, b"{}")
-    assert peer.read() == puback(1)
-    assert peer.read_publish() == (response_topic, b"{}", 1, 1)
 
 
 # --- server-side RPC ---
@@ -893,6 +876,125 @@ def test_a_handler_that_fails_is_logged_and_times_out(server, device, peer, capl
     assert peer.read() == puback(1)
     assert peer.read_publish()[1] == b'{"error":"timeout"}'
     assert "_answer_client_rpc" in caplog.text
+
+
+# --- short topics ---
+
+FLAVOURS = (  # of one message each: long, short, short and JSON
+    (TELEMETRY, "v2/t", "v2/t/j"),
+    (ATTRIBUTES, "v2/a", "v2/a/j"),
+    (ATTRIBUTES + "/request/7", "v2/a/req/7", "v2/a/req/j/7"),
+    (ATTRIBUTES + "/response/7", "v2/a/res/7", "v2/a/res/j/7"),
+    (RPC_REQUEST + "0", "v2/r/req/0", "v2/r/req/j/0"),
+    (RPC_RESPONSE + "0", "v2/r/res/0", "v2/r/res/j/0"),
+)
+TELEMETRIES, ATTRIBUTE_TOPICS, QUESTIONS, ANSWERS, CALLS, REPLIES = FLAVOURS
+
+
+@pytest.mark.parametrize("topic", TELEMETRIES)
+@pytest.mark.parametrize(
+    ("payload", "stored"),
+    (
+        (b'{"a":1}', [{"a": 1}]),
+        (b'[{"a":1},{"b":2}]', [{"a": 1}, {"b": 2}]),
+        (b'{"ts":5,"values":{"a":1}}', [{"a": 1}]),
+        (b'[{"ts":5,"values":{"a":1}},{"b":2}]', [{"a": 1}, {"b": 2}]),
+    ),
+)
+def test_telemetry_in_every_shape_and_flavour(device, peer, topic, payload, stored):
+    peer.publish(topic, payload)
+    assert peer.read() == puback(1)
+    assert [values for _, values in device.telemetry] == stored
+
+
+@pytest.mark.parametrize("topic", TELEMETRIES + ATTRIBUTE_TOPICS)
+def test_an_invalid_payload_closes_in_every_flavour(peer, topic):
+    peer.publish(topic, b"5")
+    assert peer.is_closed()
+
+
+@pytest.mark.parametrize("topic", ATTRIBUTE_TOPICS)
+def test_client_attributes_in_every_flavour(device, peer, topic):
+    peer.publish(topic, b'{"a":1}')
+    assert peer.read() == puback(1)
+    assert device.client_attributes == {"a": 1}
+
+
+@pytest.mark.parametrize(("question", "answer"), zip(QUESTIONS, ANSWERS))
+def test_an_attribute_response_has_the_flavour_of_its_request(stocked, peer, question, answer):
+    peer.publish(question, b'{"clientKeys":"a","sharedKeys":"c"}')
+    assert peer.read() == puback(1)
+    assert peer.read_publish()[:2] == (answer, b'{"client":{"a":1},"shared":{"c":"text"}}')
+
+
+@pytest.mark.parametrize("topic", ("v2/a/req/", "v2/a/req/j/", "v2/a/req/x", "v2/r/res/x"))
+def test_a_short_topic_without_a_number_closes(peer, topic):
+    peer.publish(topic, b"{}")
+    assert peer.is_closed()
+
+
+@pytest.mark.parametrize("topic", ATTRIBUTE_TOPICS)
+def test_attribute_pushes_have_the_flavour_subscribed_last(device, peer, topic):
+    peer.subscribe(*(other for other in ATTRIBUTE_TOPICS if other != topic), topic)
+    assert device.push_attributes({"a": 1}) is True
+    assert peer.read_publish()[:2] == (topic, b'{"a":1}')
+    assert device.delete_attributes(["a"]) is True
+    assert peer.read_publish()[:2] == (topic, b'{"deleted":["a"]}')
+
+
+@pytest.mark.parametrize(("call", "reply"), zip(CALLS, REPLIES))
+def test_rpc_calls_have_the_flavour_subscribed_last(device, peer, call, reply):
+    filters = [topic[:-1] + "+" for topic in CALLS]
+    peer.subscribe(*filters)
+    peer.subscribe(call[:-1] + "+")
+    future = device.call_rpc("getValue", True)
+    assert peer.read_publish()[:2] == (call, b'{"method":"getValue","params":true}')
+    peer.publish(reply, b'{"value":1}')
+    assert peer.read() == puback(1)
+    assert future.result(WAIT_S) == {"value": 1}
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_a_reply_counts_in_any_flavour(device, peer, reply):
+    peer.subscribe("v2/r/req/+")
+    future = device.call_rpc("getValue")
+    assert peer.read_publish()[0] == "v2/r/req/0"
+    peer.publish(reply, b"1")
+    assert future.result(WAIT_S) == 1
+
+
+@pytest.mark.parametrize(("call", "reply"), zip(CALLS, REPLIES))
+def test_a_client_rpc_is_answered_in_its_own_flavour(device, peer, call, reply):
+    device.on_client_rpc = lambda method, params: [method, params]
+    peer.publish(call, b'{"method":"getTime","params":1}')
+    assert peer.read() == puback(1)
+    assert peer.read_publish()[:2] == (reply, b'["getTime",1]')
+
+
+def test_a_response_that_is_late_has_the_flavour_of_the_last_request(server, device, peer):
+    """The server remembers one flavour for each kind of request, not one for each request."""
+    server.faults.response_delay = 0.05
+    server.client_rpc_timeout_s = 0.1
+    peer.publish("v2/a/req/1", b"{}")
+    peer.publish(ATTRIBUTES + "/request/2", b"{}")
+    peer.publish(RPC_REQUEST + "3", b'{"method":"m"}')
+    peer.publish("v2/r/req/4", b'{"method":"m"}')
+    assert [peer.read() for _ in range(4)] == [puback(1)] * 4
+    assert sorted(peer.read_publish()[0] for _ in range(4)) == [
+        ATTRIBUTES + "/response/1",
+        ATTRIBUTES + "/response/2",
+        "v2/r/res/3",
+        "v2/r/res/4",
+    ]
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ("v2/t/p", "v2/a/p", "v2/a/req/p/1", "v2/r/req/p/1", "v2/r/res/p/1"),
+)
+def test_json_on_a_protobuf_topic_closes(peer, topic):
+    peer.publish(topic, b"{}")
+    assert peer.is_closed()
 
 
 # --- claim ---

@@ -88,6 +88,8 @@ class Session(asyncio.Protocol):
         self._rpc_packet_ids = set()  # pushed RPCs that have not been acknowledged
         self._attribute_pushes = None  # the topic filter subscribed last, for each of the two
         self._rpc_pushes = None
+        self._attribute_responses = None  # likewise for the flavour of the last request
+        self._rpc_responses = None
         self._client_rpc_timers = {}  # request id: the timer of {"error":"timeout"}
 
     # --- the connection ---
@@ -381,12 +383,13 @@ class Session(asyncio.Protocol):
     def _on_attribute_request(self, packet, id_text, response_filter):
         request_id = payloads.request_id(id_text)
         client_keys, shared_keys = payloads.attribute_request_keys(packet.payload)
+        self._attribute_responses = response_filter
         self._charge()
         if request_id < 0 or "" in client_keys + shared_keys:  # breaks inside of the server
             self._acknowledge(packet)
             return
         found = self.device.find_attributes(client_keys, shared_keys)
-        self._respond(packet, response_filter, request_id, payloads.to_json(found))
+        self._respond(packet, self._publish_attributes, request_id, payloads.to_json(found))
 
     # --- client-side RPC ---
 
@@ -396,25 +399,24 @@ class Session(asyncio.Protocol):
             request_id = payloads.request_id(id_text)
         except payloads.InvalidPayload as error:
             raise payloads.Uncaught(str(error)) from error
+        self._rpc_responses = response_filter
         if method == "getSessionLimits" and packet.topic.startswith(_CLIENT_RPC_V1):
-            self._respond(packet, response_filter, request_id, _SESSION_LIMITS)
+            self._respond(packet, self._publish_client_rpc, request_id, _SESSION_LIMITS)
             return
         self._charge()
-        self._start_client_rpc_timer(request_id, response_filter)
+        self._start_client_rpc_timer(request_id)
         handler = self.device.on_client_rpc
         if handler is None:  # the default rule chain only logs the call
             self._acknowledge(packet)
         else:
             # Not from here, because the user's function must not run under the lock.
             call = functools.partial(handler, method, params)
-            self._board.loop.call_soon(
-                self._answer_client_rpc, call, packet, response_filter, request_id
-            )
+            self._board.loop.call_soon(self._answer_client_rpc, call, packet, request_id)
 
-    def _start_client_rpc_timer(self, request_id, response_filter):
+    def _start_client_rpc_timer(self, request_id):
         self._cancel_client_rpc_timer(request_id)
         self._client_rpc_timers[request_id] = self._board.call_later(
-            self._board.client_rpc_timeout_s, self._expire_client_rpc, request_id, response_filter
+            self._board.client_rpc_timeout_s, self._expire_client_rpc, request_id
         )
 
     def _cancel_client_rpc_timer(self, request_id):
@@ -422,11 +424,11 @@ class Session(asyncio.Protocol):
         if timer is not None:
             timer.cancel()
 
-    def _expire_client_rpc(self, request_id, response_filter):
+    def _expire_client_rpc(self, request_id):
         del self._client_rpc_timers[request_id]
-        self._publish(response_filter, request_id, b'{"error":"timeout"}')
+        self._publish_client_rpc(request_id, b'{"error":"timeout"}')
 
-    def _answer_client_rpc(self, call, packet, response_filter, request_id):
+    def _answer_client_rpc(self, call, packet, request_id):
         try:
             reply = payloads.to_json(call())
         except Exception:
@@ -435,24 +437,31 @@ class Session(asyncio.Protocol):
             raise  # asyncio logs it, and the timeout answers
         with self._board.changes:
             self._cancel_client_rpc_timer(request_id)
-            self._respond(packet, response_filter, request_id, reply)
+            self._respond(packet, self._publish_client_rpc, request_id, reply)
 
     # --- PUBLISH to the device ---
 
-    def _respond(self, packet, response_filter, request_id, payload):
+    def _publish_attributes(self, request_id, payload):
+        self._publish(self._attribute_responses, request_id, payload)
+
+    def _publish_client_rpc(self, request_id, payload):
+        self._publish(self._rpc_responses, request_id, payload)
+
+    def _respond(self, packet, publish, *response):
         """Acknowledge a request and answer it. ThingsBoard promises no order of the two."""
         faults = self._board.faults
-        arguments = (response_filter, request_id, payload)
         if faults.response_before_puback:
-            self._send_response(faults, arguments, lambda: self._acknowledge(packet))
+            self._send_response(publish, response, lambda: self._acknowledge(packet))
         else:
             self._acknowledge(packet)
-            self._send_response(faults, arguments, lambda: None)
+            self._send_response(publish, response, lambda: None)
 
-    def _send_response(self, faults, arguments, then):
+    def _send_response(self, publish, response, then):
+        faults = self._board.faults
+
         def send():
             for _ in range(2 if faults.response_twice else 1):
-                self._publish(*arguments)
+                publish(*response)
             then()
 
         if faults.response_delay:
