@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 
-from benchmarks import delivery, endurance, memory, polls, rpc, speed
+from benchmarks import delivery, endurance, memory, polls, pystack, rpc, speed
 
 BENCHMARKS = {
     function.__name__: function
@@ -31,6 +31,7 @@ BENCHMARKS = {
         endurance.reconnects,
         endurance.long_run,
         memory.memory,
+        pystack.pystack,
     )
 }
 

@@ -66,15 +66,16 @@ client.publish("v1/devices/me/telemetry", '{"temperature":21.5}', False, 1)"""
 
 def memory(sections=None, may_install=True):
     """How much memory do the module and a client take on a 32-bit board?"""
-    return _on_a_board(_measure, may_install, sections)
+    return on_a_board(_measure, may_install, sections)
 
 
 def memory_by_function(limit=None, may_install=True):
     """How much smaller would the import be without a function?"""
-    return _on_a_board(_by_function, may_install, limit)
+    return on_a_board(_by_function, may_install, limit)
 
 
-def _on_a_board(measure, may_install, size):
+def on_a_board(measure, may_install, size=None):
+    """What *measure* makes of a workbench and *size*."""
     runtime = _find_runtime(may_install)
     if runtime is None:
         return LeftOut(_what_is_missing())
@@ -182,6 +183,10 @@ class _Bench:
         )
         return [after - before, *results]
 
+    def results(self, steps, stack_bytes=8192):
+        """What each of the *steps* leaves in `result`, with a stack for calls of that size."""
+        return self._heap(self._libraries[".mpy"], steps, stack_bytes)[1:]
+
     def section_rows(self, whole_bytes, limit=None):
         """What the import takes less when the functions of a section are left out."""
         bare, *cuts = list(_cut_by_section(self._sources[_LIBRARY]))[: limit and limit + 1]
@@ -218,10 +223,10 @@ class _Bench:
                 path.unlink()
         return library
 
-    def _heap(self, library, steps):
+    def _heap(self, library, steps, stack_bytes=8192):
         folders = {"/lib": str(library), "/shims": str(_SHIMS), "/board": str(_BOARD)}
         plan = library / "plan.json"
-        plan.write_text(json.dumps({"folders": folders, "steps": steps}))
+        plan.write_text(json.dumps({"folders": folders, "steps": steps, "stack": stack_bytes}))
         command = ["node", str(_BOARD / "heap32.mjs"), str(self._runtime), str(plan)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(done.stdout)

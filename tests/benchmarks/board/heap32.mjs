@@ -5,8 +5,9 @@
 //
 // Runs the steps of the plan, each a piece of Python, on MicroPython for WebAssembly, which is a
 // 32-bit machine, and prints the bytes of heap in use before the first and after each as JSON.
-// A step may leave a number in `result`, which then stands instead of the heap.
-// Plan: {"folders": {folder of the guest: folder of the host}, "steps": [Python, ...]}
+// A step may leave a number or a text in `result`, which then stands instead of the heap.
+// Plan: {"folders": {folder of the guest: folder of the host}, "steps": [Python, ...],
+//   "stack": bytes for calls of Python functions}
 
 import fs from "node:fs";
 import path from "node:path";
@@ -15,7 +16,11 @@ import { pathToFileURL } from "node:url";
 const [runtime, planPath] = process.argv.slice(2);
 const { loadMicroPython } = await import(pathToFileURL(runtime));
 const plan = JSON.parse(fs.readFileSync(planPath, "utf8"));
-const board = await loadMicroPython({ stdout: (line) => console.error(line), linebuffer: true });
+const board = await loadMicroPython({
+  pystack: plan.stack / 4, // in words
+  stdout: (line) => console.error(line),
+  linebuffer: true,
+});
 
 function copy(from, to) {
   if (!fs.statSync(from).isDirectory()) {

@@ -56,7 +56,7 @@ class Socket:
     def recv_into(self, buffer, size=0):
         size = min(size or len(buffer), len(self.answers))
         if not size:
-            raise OSError(errno.EAGAIN)
+            raise OSError(errno.EAGAIN, "nothing to read")
         buffer[:size] = self.answers[:size]
         self.answers = self.answers[size:]
         return size
