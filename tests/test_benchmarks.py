@@ -4,7 +4,7 @@
 
 import pytest
 
-from benchmarks import bench, memory, polls, rig, speed
+from benchmarks import bench, environment, memory, polls, rig, speed
 from benchmarks.tables import LeftOut, Row, Table, above, at_most, below, exactly
 from helpers import IN_CI, do_without
 
@@ -23,6 +23,7 @@ SMALL = {
     "wire": {"messages": 5},
     "reconnects": {"times": 200},
     "long_run": {"messages": 500, "polls": 500},
+    "fleet": {"devices": 100, "down_s": 2, "steady_s": 1, "simulated": 100, "outages_s": (5,)},
     "memory": {"sections": 1, "may_install": IN_CI},
     "pystack": {"may_install": IN_CI},
     "memory_by_function": {"limit": 2, "may_install": IN_CI},
@@ -191,6 +192,27 @@ def test_bench_says_when_and_on_what(asked, capsys):
 def test_quick_makes_sizes_smaller(asked):
     bench.main(["--quick", "first"])
     assert asked == [("first", 0)]
+
+
+def test_pictures_are_drawn_when_asked_for(asked, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(bench, "PICTURES", tmp_path / "pictures")
+    monkeypatch.setattr(Table, "draw", staticmethod(drawn.append))
+    bench.main(["first"])
+    assert drawn == []
+    bench.main(["first", "--write"])
+    assert drawn == [tmp_path / "pictures"]
+    assert drawn[0].is_dir()
+
+
+def test_a_picture_that_nothing_can_draw_is_no_failure(asked, monkeypatch, tmp_path, capsys):
+    def draw(_folder):
+        raise environment.Missing("no picture: no network")
+
+    monkeypatch.setattr(bench, "PICTURES", tmp_path)
+    monkeypatch.setattr(Table, "draw", staticmethod(draw))
+    assert bench.main(["first", "--write"]) == 0
+    assert "no picture: no network" in capsys.readouterr().out
 
 
 def test_an_unknown_name_is_refused_with_those_that_there_are(asked, capsys):

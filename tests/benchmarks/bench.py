@@ -12,8 +12,9 @@ import os
 import platform
 import sys
 import time
+from pathlib import Path
 
-from benchmarks import delivery, endurance, memory, polls, pystack, rpc, speed
+from benchmarks import delivery, endurance, environment, fleet, memory, polls, pystack, rpc, speed
 
 BENCHMARKS = {
     function.__name__: function
@@ -30,6 +31,7 @@ BENCHMARKS = {
         speed.wire,
         endurance.reconnects,
         endurance.long_run,
+        fleet.fleet,
         memory.memory,
         pystack.pystack,
     )
@@ -40,6 +42,7 @@ ON_REQUEST = {  # run by name alone: for whoever makes the module smaller
 }
 
 QUICK = {"outage": {"interval_s": 0.1}}  # sizes that --quick sets
+PICTURES = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks"
 
 
 def main(arguments):
@@ -51,11 +54,21 @@ def main(arguments):
         print("## %s: %s\n" % (name, inspect.getdoc(benchmark).splitlines()[0]), flush=True)
         table = benchmark(**(QUICK.get(name, {}) if options.quick else {}))
         print(table.text() + "\n", flush=True)
+        if options.write and table.draw is not None:
+            _write_picture(table)
         for row in table.broken:
             missed[row.budget.is_enforced].append("%s, %s" % (name, row.what))
     print("Budgets missed: " + ("; ".join(missed[True]) or "none"))
     print("Missed, not enforced: " + ("; ".join(missed[False]) or "none"))
     return 1 if missed[True] else 0
+
+
+def _write_picture(table):
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    try:
+        table.draw(PICTURES)
+    except environment.Missing as error:
+        print("%s\n" % error, flush=True)
 
 
 def _parse(arguments):
@@ -69,6 +82,9 @@ def _parse(arguments):
     )
     parser.add_argument(
         "--quick", action="store_true", help="an outage of 6 s instead of 60, with 10 readings a s"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="draw the pictures of docs/benchmarks anew"
     )
     options = parser.parse_args(arguments)
     for name in options.names:

@@ -3,6 +3,8 @@
 """Rows with budgets, and their print as an aligned Markdown table."""
 
 import operator
+from pathlib import Path
+from typing import Callable, Optional
 
 _OF_TIME = ("us", "ms", "s", "/s")
 
@@ -81,6 +83,9 @@ class Row:
 class Table:
     """The answer to a question: rows, and *notes* on how they were measured."""
 
+    draw: Optional[Callable[[Path], None]] = None
+    """Draws a picture of it into a folder, if there is one."""
+
     def __init__(self, rows, *notes):
         self.rows = rows
         self.notes = notes
@@ -90,11 +95,71 @@ class Table:
         return [row for row in self.rows if row.is_broken]
 
     def text(self):
+        return "\n\n".join([self._text_of_rows(), *self.notes])
+
+    def _text_of_rows(self):
         headings = list(dict.fromkeys(name for row in self.rows for name in row.beside))
         lines = [["", "ours", "budget", "met", "MiniMQTT", *headings]]
         lines += [row.cells(headings) for row in self.rows]
-        columns = [column for column in zip(*lines) if any(column[1:])]
-        return "\n".join([*_aligned(columns), *("\n" + note for note in self.notes)])
+        return "\n".join(_aligned([column for column in zip(*lines) if any(column[1:])]))
+
+
+class Column:
+    """A figure that clients are compared by; *budget*: of ours; *is_pictured*: also as bars."""
+
+    def __init__(self, heading, unit="", budget=None, is_pictured=True):
+        self.heading = heading
+        self.unit = unit
+        self.budget = budget
+        self.is_pictured = is_pictured
+
+
+class Comparison(Table):
+    """The answers of several clients, a line each, behind *rows* on ours alone.
+
+    *answers*: ``{client: {heading: value, or in words why there is none}}``, ours first; None as
+    a heading is for all columns. *title*, *better*: of the picture.
+    """
+
+    def __init__(self, title, better, columns, answers, *notes, rows=()):
+        super().__init__(list(rows), *notes)
+        self.title = title
+        self.better = better
+        self.columns = columns
+        self.answers = answers
+
+    def value(self, client, column):
+        answers = self.answers[client]
+        return answers.get(column.heading, answers.get(None))
+
+    @property
+    def broken(self):
+        return [row for row in [*self.rows, *self._own_rows()] if row.is_broken]
+
+    def _own_rows(self):
+        name = next(iter(self.answers))
+        for column in self.columns:
+            value = self.value(name, column)
+            if column.budget is not None and not isinstance(value, str):
+                yield Row(column.heading, value, column.unit, column.budget)
+
+    def text(self):
+        lines = [["", *(column.heading for column in self.columns)]]
+        for name in self.answers:
+            values = ((self.value(name, column), column.unit) for column in self.columns)
+            lines.append([name, *(figure(*value) for value in values)])
+        if any(column.budget is not None for column in self.columns):
+            budgets = {row.what: row for row in self._own_rows()}
+            lines.append(["budget of ours", *(self._budget(budgets, c) for c in self.columns)])
+        blocks = ["\n".join(_aligned(list(zip(*lines))))]
+        if self.rows:
+            blocks.append(self._text_of_rows())
+        return "\n\n".join([*blocks, *self.notes])
+
+    @staticmethod
+    def _budget(budgets, column):
+        row = budgets.get(column.heading)
+        return "" if row is None else "%s: %s" % (row.budget.text(row.unit), row.verdict)
 
 
 class LeftOut(Table):
