@@ -4,6 +4,7 @@
 
 Mirrors the native sockets of boards: `recv_into` and `send` raise EAGAIN when they would block,
 a closed peer reads as 0, and select.poll() takes them without allocating (an ioctl on IOBase).
+TLS wraps a socket before it is connected, as on boards.
 """
 
 import errno
@@ -12,6 +13,7 @@ import select
 import socket
 
 _MP_STREAM_POLL = 3
+_MP_STREAM_GET_FILENO = 10
 
 
 class Socket(io.IOBase):
@@ -21,8 +23,10 @@ class Socket(io.IOBase):
         self._tls = None
 
     def ioctl(self, request, flags):
+        if request == _MP_STREAM_GET_FILENO and self._tls is None:
+            return self._raw.fileno()
         if request != _MP_STREAM_POLL:
-            return 0
+            return -errno.EINVAL  # TLS may hold what the system does not see any more
         for _, ready in self._poller.ipoll(0):
             return ready & flags
         return 0
@@ -34,7 +38,7 @@ class Socket(io.IOBase):
         self._raw.setsockopt(level, option, value)
 
     def connect(self, address):
-        found = socket.getaddrinfo(address[0], address[1], 0, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(address[0], address[1], socket.AF_INET, socket.SOCK_STREAM)
         self._raw.connect(found[0][-1])
         if self._tls is not None:
             context, name = self._tls
@@ -57,6 +61,9 @@ class Socket(io.IOBase):
             raise OSError(errno.EAGAIN)
         return received
 
+    def wrap(self, context, host):
+        self._tls = (context, host)
+
     def close(self):
         self._stream.close()
 
@@ -73,3 +80,25 @@ class SocketPool:
 
     def socket(self, family=AF_INET, kind=SOCK_STREAM):
         return Socket(family, kind)
+
+
+class TLSContext:
+    """Trusts *authority*, shows *certificate*: paths of files, which mbedTLS takes as DER."""
+
+    def __init__(self, authority, certificate=None, key=None):
+        import ssl
+
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context.load_verify_locations(cadata=_content(authority))
+        if certificate is not None:
+            self._context.load_cert_chain(_content(certificate), _content(key))
+
+    def wrap_socket(self, sock, server_hostname=None):
+        sock.wrap(self._context, server_hostname)
+        return sock
+
+
+def _content(path):
+    with open(path, "rb") as file:
+        return file.read()
