@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MIT
 """What pip gets: built, and installed into an environment with nothing else, without a network."""
 
+import ast
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +20,8 @@ from packaging.requirements import Requirement
 from trove_classifiers import classifiers as known_classifiers
 
 from helpers import do_without, find_tool
+from tb_device_mqtt import TBDeviceMqttClient as CLIENT
+from types_check import wrongly_judged
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -25,6 +29,7 @@ SOURCE = (ROOT / "tb_device_mqtt.py").read_text(encoding="utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE).group(1)
 REPO = re.search(r'^__repo__ = "(.+)\.git"$', SOURCE, re.MULTILINE).group(1)
 NAME = "thingsboard_circuitpython_client_sdk-" + VERSION
+STUB = "tb_device_mqtt-stubs/__init__.pyi"
 MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|[^/]+\.egg-info/.+")
 
 pytestmark = pytest.mark.timeout(180)
@@ -78,10 +83,10 @@ def metadata(wheel):
 # --- what is in it -------------------------------------------------------------------------------
 
 
-def test_the_wheel_is_the_module_and_nothing_else(wheel):
+def test_the_wheel_is_the_module_its_types_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        assert names == {"tb_device_mqtt.py"}
+        assert names == {"tb_device_mqtt.py", STUB}
         assert archive.read("tb_device_mqtt.py").decode() == SOURCE
 
 
@@ -191,3 +196,53 @@ def test_the_installed_module_sends_telemetry(environment, server, device, tmp_p
     assert version == VERSION
     assert pytest_found == "None"
     assert device.wait(lambda d: [row for _, row in d.telemetry] == [{"temperature": 21.5}])
+
+
+# --- types ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="attributes and __enter__ have no types yet")
+def test_type_checkers_know_the_installed_module(environment, tmp_path):
+    assert wrongly_judged(tmp_path, "--python-executable", environment, MYPYPATH="") == []
+
+
+def differences(folder, stub):
+    """What mypy finds to differ between the module, imported, and *stub*, its types."""
+    (folder / STUB).parent.mkdir()
+    (folder / STUB).write_text(stub, encoding="utf-8")
+    shutil.copy(ROOT / "tb_device_mqtt.py", folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy.stubtest", "tb_device_mqtt", "--concise"],
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": str(folder), "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.stdout.splitlines() if done.returncode else []
+
+
+@pytest.fixture(scope="module")
+def stub(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(STUB).decode()
+
+
+def test_the_types_are_those_of_the_module(stub, tmp_path):
+    assert differences(tmp_path, stub) == []
+
+
+def test_types_that_differ_are_found(stub, tmp_path):
+    lines = differences(tmp_path, stub.replace("def flush(self, timeout", "def flush(self, limit"))
+    assert any("TBDeviceMqttClient.flush" in line for line in lines)
+
+
+def test_an_editor_completes_what_is_public_and_shows_its_text(stub):
+    (made,) = [n for n in ast.parse(stub).body if getattr(n, "name", "") == CLIENT.__name__]
+    methods = [node for node in made.body if isinstance(node, ast.FunctionDef)]
+    shown = {node.name for node in methods}
+    for node in made.body:
+        shown |= {target.id for target in getattr(node, "targets", ())}
+        shown |= {node.target.id} if isinstance(node, ast.AnnAssign) else set()
+    assert {name for name in dir(CLIENT) if name[0] != "_"} <= shown
+    assert [n.name for n in methods if n.name[0] != "_" and not ast.get_docstring(n)] == []
