@@ -35,12 +35,11 @@ __version__ = "0.1.0"
 __repo__ = "https://github.com/thingsboard/CircuitPython_thingsboard-client-sdk.git"
 
 import errno
-import gc
 import sys
 import time
-from binascii import crc32
+from binascii import crc32, hexlify
 from json import dumps, loads
-from random import getrandbits, random
+from random import random
 
 from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
 from adafruit_minimqtt.matcher import MQTTMatcher
@@ -104,15 +103,6 @@ _DISCONNECT = const(0xE0)
 _DUP = const(8)
 _RETAIN = const(1)
 
-_PACKETS = {  # what a server may send us, and who takes it
-    _CONNACK: "_on_connack",
-    _PUBLISH: "_on_publish",
-    _PUBACK: "_on_puback",
-    _SUBACK: "_on_suback",
-    _UNSUBACK: "_on_suback",
-    _PINGRESP: "_on_pingresp",
-}
-
 # --- words: limits -----------------------------------------------------------------------------
 
 _MAX_PACKET_BYTES = const(65536)  # ThingsBoard: NETTY_MAX_PAYLOAD_SIZE, the Remaining Length
@@ -129,7 +119,7 @@ _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
 _MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils.java
-_MAX_DEPTH = const(20)  # nesting of a value; json.dumps recurses on the C stack
+_MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
 _RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
 
@@ -162,9 +152,10 @@ _MOVES = {
 }
 
 _REFUSALS = (  # CONNACK return codes, MQTT 3.1.1 section 3.2.2.3, as ThingsBoard uses them
+    "unknown return code",
     "it does not speak this version of MQTT",
-    "it wants an access token or a user name",
-    "it is not available, or a rate limit was exceeded",
+    "it wants an access token",
+    "not available, or above a rate limit",
     "user name or password is wrong",
     "it does not know this device",
 )
@@ -197,9 +188,8 @@ class TBRefusedError(TBError):
     """The server refused the connection; *code* is the CONNACK return code."""
 
     def __init__(self, code: int, credential: str):
-        words = _REFUSALS[code - 1] if code <= len(_REFUSALS) else "unknown return code"
-        text = "refused by the server: %s (CONNACK %d, with %s)" % (words, code, credential)
-        super().__init__(text)
+        words = _REFUSALS[code if code < len(_REFUSALS) else 0]
+        super().__init__("refused: %s (CONNACK %d, with %s)" % (words, code, credential))
         self.code = code
 
 
@@ -220,14 +210,21 @@ def _text(topic):
     return _uint16(len(encoded)) + encoded
 
 
+def _take_text(packet, start):
+    """Such a string that begins at *start*, and where it ends."""
+    end = start + 2 + (packet[start] << 8 | packet[start + 1])
+    return str(packet[start + 2 : end], "utf-8"), end
+
+
 def _packet(head, *parts):
-    size = sum([len(part) for part in parts])
-    packet = bytearray((head,))
+    size = 0
+    for part in parts:
+        size += len(part)
+    header = bytes((head,))
     while size > 127:
-        packet.append(size & 127 | 128)
+        header += bytes((size & 127 | 128,))
         size >>= 7
-    packet.append(size)
-    return b"".join((bytes(packet),) + parts)
+    return b"".join((header + bytes((size,)),) + parts)
 
 
 def _publish_packet(topic, payload, quality_of_service, packet_id=0, flags=0):
@@ -238,8 +235,8 @@ def _publish_packet(topic, payload, quality_of_service, packet_id=0, flags=0):
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
 # ThingsBoard closes the connection on a payload that it dislikes and stores some others as text.
-# Such a payload never leaves: the caller is told the key. With *left_out*, a list, the key alone is
-# left out and noted there.
+# Such a payload never leaves: the caller is told the key. With *left_out*, a function, the key
+# alone is left out, and the function gets the error.
 
 
 def _json(value):
@@ -248,71 +245,68 @@ def _json(value):
 
 def _check_key(key):
     if not isinstance(key, str):
-        raise TypeError("key %r: keys are strings, this is a %s" % (key, type(key).__name__))
+        _check_text("key %r" % (key,), key)
     if not key.strip() or len(key) > _MAX_KEY_CHARS:
-        raise ValueError("key %r: a key has 1 to %d characters" % (key[:32], _MAX_KEY_CHARS))
+        raise ValueError("key %r: 1 to %d characters" % (key[:32], _MAX_KEY_CHARS))
 
 
 def _check_value(key, value, depth=0):
     """*value* as it may be sent; `TypeError` or `ValueError` names *key*."""
-    if depth > _MAX_DEPTH:
-        raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, (bool, int, str)) or (value is None and depth):
         return value
     if isinstance(value, float):
         if value - value != 0:  # infinity and NaN alone
-            raise ValueError("%r: %r is no number that can be sent" % (key, value))
-        if 1 + 1e-12 == 1:
-            return value  # the short floats of boards need no rounding
+            raise ValueError("%r: %s can't be sent" % (key, value))
         # With more than 16 decimals the server stores text (JsonConverter.java).
         return round(float("%.15g" % value), 16)
+    if depth > _MAX_DEPTH:
+        raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):
+        checked = {}
         for name in value:
             _check_key(name)
-        return {name: _check_value(key, value[name], depth + 1) for name in value}
-    if isinstance(value, (list, tuple)):
-        return [_check_value(key, item, depth + 1) for item in value]
-    kind = "None" if value is None else type(value).__name__
-    raise TypeError("%r: %s can't be sent" % (key, kind))
+            checked[name] = _check_value(key, value[name], depth + 1)
+        return checked
+    if not isinstance(value, (list, tuple)):
+        raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
+    checked = []
+    for item in value:
+        checked.append(_check_value(key, item, depth + 1))
+    return checked
 
 
 def _check_values(values, left_out):
     """A copy of the dict *values* that may be sent."""
     if not isinstance(values, dict):
-        raise TypeError("expected a dict of keys and values, got %r" % (values,))
+        raise TypeError("%r: a dict of keys and values is expected" % (values,))
     if not values:
-        raise ValueError("{}: there is nothing to send")
+        raise ValueError("%r: nothing to send" % (values,))
     checked = {}
     for key in values:
         try:
             _check_key(key)
             checked[key] = _check_value(key, values[key])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError) as error:
             if left_out is None:
                 raise
-            left_out.append(key)
+            left_out(error)
     return checked
 
 
 def _objects(values, limit):
     """JSON objects, as bytes, that hold *values* and are no longer than *limit* each."""
-    if not values:
-        return []
     whole = _json(values)
-    if len(whole) <= limit:
+    if values and len(whole) <= limit:
         return [whole]
-    texts, size = [], limit
+    texts = []
     for key in values:
-        member = _json({key: values[key]})[1:-1]
-        if len(member) + 2 > limit:
-            raise ValueError("%r: %d bytes, the limit is %d" % (key, len(member) + 2, limit))
-        size += len(member) + 1
-        if size > limit:
-            texts.append(member)
-            size = len(member) + 2
+        text = _json({key: values[key]})
+        _check_size(key, text, limit)
+        if texts and len(texts[-1]) + len(text) <= limit + 1:
+            texts[-1] = texts[-1][:-1] + b"," + text[1:]
         else:
-            texts[-1] += b"," + member
-    return [b"{" + text + b"}" for text in texts]
+            texts.append(text)
+    return texts
 
 
 def _readings(data, limit, left_out):
@@ -323,9 +317,8 @@ def _readings(data, limit, left_out):
     ts = data["ts"]
     if isinstance(ts, bool) or not isinstance(ts, int):
         raise TypeError("'ts': %r is no integer (milliseconds since 1970)" % (ts,))
-    for key in data:
-        if key not in ("ts", "values"):
-            raise ValueError("%r: beside 'ts' and 'values' the server drops it" % (key,))
+    if len(data) > 2:
+        raise ValueError("%r: the server takes 'ts' and 'values', no more" % (list(data),))
     texts = _objects(_check_values(data["values"], left_out), limit)
     return True, [b'{"ts":%d,"values":%s}' % (ts, text) for text in texts]
 
@@ -338,7 +331,7 @@ def _telemetry(data, limit, left_out=None):
     if not isinstance(data, (list, tuple)):
         data = (data,)
     elif not data:
-        raise ValueError("[]: there is nothing to send")  # and the server never acknowledges it
+        raise ValueError("%r: nothing to send" % (data,))  # and the server never acknowledges it
     messages, size = [], 0
     for reading in data:
         has_time, texts = _readings(reading, limit, left_out)
@@ -351,6 +344,11 @@ def _telemetry(data, limit, left_out=None):
                 messages.append((has_time, text))
                 size = needed + 1
     return messages
+
+
+def _check_size(name, data, limit):
+    if len(data) > limit:
+        raise ValueError("%r: %d bytes, the limit is %d" % (name, len(data), limit))
 
 
 def _object(value):
@@ -367,36 +365,34 @@ def _check_callback(callback):
 
 
 def _check_text(name, value):
-    if value is not None and not isinstance(value, str):
+    if not isinstance(value, str):
         raise TypeError("%s is no string" % name)  # not the value: it may be a secret
 
 
-def _check_number(name, number, lowest, limit):
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise TypeError("%s %r is no number" % (name, number))
-    if not lowest <= number <= limit:
-        raise ValueError("%s %r: %d to %d" % (name, number, lowest, limit))
-    return number
+def _check_number(name, value, lowest, limit):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError("%s %r is no number" % (name, value))
+    if not lowest <= value <= limit:
+        raise ValueError("%s %r: %d to %d" % (name, value, lowest, limit))
+    return value
 
 
 def _check_topic(topic, wildcards):
-    if not isinstance(topic, str):
-        raise TypeError("topic %r is no string" % (topic,))
-    if not 0 < len(topic.encode()) < 65536:
-        raise ValueError("topic %r: 1 to 65535 bytes" % (topic[:32],))
-    if not wildcards and ("+" in topic or "#" in topic):
-        raise ValueError("topic %r: + and # are for subscriptions" % (topic,))
+    _check_text("topic %r" % (topic,), topic)
+    _check_size("topic", topic.encode(), 65535)
+    if not topic or (not wildcards and ("+" in topic or "#" in topic)):
+        raise ValueError("topic %r: empty, or with a wildcard" % (topic,))
 
 
 def _check_payload(payload):
     """What `publish` takes, as bytes."""
     if payload is None:
         return b""
+    if isinstance(payload, (str, int, float)):
+        return str(payload).encode()
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
-    if not isinstance(payload, (str, int, float)):
-        raise TypeError("payload: %s can't be sent, json.dumps() it" % type(payload).__name__)
-    return str(payload).encode()
+    raise TypeError("%r: %s can't be sent" % ("payload", type(payload).__name__))
 
 
 def _check_keys(keys):
@@ -407,43 +403,25 @@ def _check_keys(keys):
         if "," in key:
             raise ValueError("key %r: a comma separates keys" % key)
     if not keys:
-        raise ValueError("no keys to ask for")
+        raise ValueError("keys %r: nothing to ask for" % (keys,))
     return ",".join(keys)
 
 
-# --- pure: errors in words ---------------------------------------------------------------------
-
-_TLS_WORDS = (  # what a TLS library says, in lower case, and what to do
-    ("expired", "its certificate has expired, or the clock here is wrong"),
-    ("yet valid", "its certificate is not valid yet: is the clock here set?"),
-    ("mismatch", "its certificate is for another host name"),
-    ("verif", "its certificate is signed by nobody that tls= trusts: give the path of its CA file"),
-    ("alert", "it refused our side of TLS: does it want a client certificate?"),
-    ("", "TLS failed: does this port speak TLS? Without tls= it is 1883, with it 8883"),
+_CAUSES = (  # part of an error's class or text, in lower case, and what to do; the first that fits
+    ("memory", "too little memory left for TLS"),
+    ("gaierror", "host not known"),
+    ("unicodeerror", "host not known"),
+    ("refused", "nobody listens there"),
+    ("timed", "no answer"),
+    ("inprogress", "no answer"),
+    ("expired", "certificate expired, or the clock is wrong"),
+    ("yet valid", "certificate not valid yet: is the clock set?"),
+    ("mismatch", "certificate of another host"),
+    ("verif", "certificate not trusted: tls= takes the path of its CA file"),
+    ("alert", "our TLS refused: is a client certificate wanted?"),
+    ("ssl", "TLS failed: does this port speak it?"),
+    ("", "no connection"),
 )
-
-
-def _connect_error(error, host, port, is_tls):
-    """The reason why an attempt failed, as an `OSError` that says what to change."""
-    while getattr(error, "__cause__", None) is not None:  # MiniMQTT hides it behind its own
-        error = error.__cause__
-    number = getattr(error, "errno", None)
-    said = str(error) or type(error).__name__
-    if isinstance(error, MemoryError):
-        words = "too little memory left to connect (TLS takes about 40 KB)"
-    elif type(error).__name__ == "gaierror" or isinstance(error, UnicodeError):
-        words = "host not known: is its name right, is there a network?"
-    elif number == errno.ECONNREFUSED:
-        words = "nobody listens there: is the port right, is the server running?"
-    elif number in (errno.ETIMEDOUT, errno.EINPROGRESS) or "timed out" in said:
-        words = "no answer: are host and port right, is there a firewall?"
-    elif is_tls:
-        words = next(words for word, words in _TLS_WORDS if word in said.lower())
-        words = "%s (%s)" % (words, said)
-    else:
-        words = "no connection (%s)" % said
-    number = number if isinstance(number, int) else errno.ENOTCONN
-    return OSError(number, "%s port %d: %s" % (host, port, words))
 
 
 # --- what MiniMQTT is given --------------------------------------------------------------------
@@ -466,7 +444,10 @@ class _StandIn:
     def getaddrinfo(self, *args):
         found = self.pool.getaddrinfo(*args)
         # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
-        return [info for info in found if info[0] == self.pool.AF_INET] or found
+        for info in found:
+            if info[0] == self.pool.AF_INET:
+                return [info]
+        return found
 
     def socket(self, *args):
         self.real = self.pool.socket(*args)
@@ -474,7 +455,7 @@ class _StandIn:
         self._answer = _packet(_CONNACK, bytes(2))
         return self
 
-    def wrap_socket(self, _socket, server_hostname=None):
+    def wrap_socket(self, socket, server_hostname=None):
         self.real = self._context.wrap_socket(self.real, server_hostname=server_hostname)
         return self
 
@@ -506,7 +487,7 @@ class _StandIn:
             pass  # it was closed already
 
 
-class _CompatSocket:
+class _CompatSocket(_StandIn):
     """The wire where an MQTT class keeps its socket to itself: each packet becomes a call.
 
     That is a test double, or a MiniMQTT that was rewritten. It blocks as long as that class does.
@@ -520,58 +501,40 @@ class _CompatSocket:
     def _on_message(self, _mqtt, topic, message):
         self._answer += _publish_packet(topic, _check_payload(message), 0)
 
-    def settimeout(self, timeout):
-        """It has its own."""
-
     def send(self, packet):
-        start = 2
+        head, start = packet[0], 2
         while packet[start - 1] & 128:
             start += 1
-        kind = packet[0] & 0xF0
-        if kind == _PUBLISH:
-            self.publish(packet, start)
-        elif kind == _SUBSCRIBE & 0xF0 or kind == _UNSUBSCRIBE & 0xF0:
-            self.subscribe(packet, start)
-        elif kind == _PINGREQ:
+        if head & 0xF0 == _PUBLISH:
+            topic, end = _take_text(packet, start)
+            quality_of_service = head >> 1 & 1
+            payload = packet[end + 2 * quality_of_service :]
+            self._mqtt.publish(topic, payload, bool(head & _RETAIN), quality_of_service)
+            if quality_of_service:
+                self._answer += _packet(_PUBACK, packet[end : end + 2])
+        elif head == _PINGREQ:
             self._answer += _packet(_PINGRESP)
+        elif head != _DISCONNECT:
+            self._subscribe(packet, start)
         return len(packet)
 
-    def publish(self, packet, start):
-        end = start + 2 + (packet[start] << 8 | packet[start + 1])
-        topic = str(packet[start + 2 : end], "utf-8")
-        quality_of_service = packet[0] >> 1 & 1
-        payload = packet[end + 2 * quality_of_service :]
-        retain = bool(packet[0] & _RETAIN)
-        self._mqtt.publish(topic, payload, retain=retain, qos=quality_of_service)
-        if quality_of_service:
-            self._answer += _packet(_PUBACK, packet[end : end + 2])
-
-    def subscribe(self, packet, start):
-        is_subscribe = packet[0] == _SUBSCRIBE
-        granted = b""
-        position = start + 2
-        while position < len(packet):
-            end = position + 2 + (packet[position] << 8 | packet[position + 1])
-            topic = str(packet[position + 2 : end], "utf-8")
-            if is_subscribe:
-                self._mqtt.subscribe(topic, qos=packet[end])
+    def _subscribe(self, packet, start):
+        granted, end = b"", start + 2
+        while end < len(packet):
+            topic, end = _take_text(packet, end)
+            if packet[0] == _SUBSCRIBE:
+                self._mqtt.subscribe(topic, packet[end])
                 granted += packet[end : end + 1]
                 end += 1
             else:
                 self._mqtt.unsubscribe(topic)
-            position = end
-        kind = _SUBACK if is_subscribe else _UNSUBACK
-        self._answer += _packet(kind, packet[start : start + 2], granted)
+        # The acknowledgement's type is one more than the request's.
+        self._answer += _packet((packet[0] & 0xF0) + 0x10, packet[start : start + 2], granted)
 
     def recv_into(self, buffer, size=0):
         if not self._answer:
             self._mqtt.loop()
-        size = min(size or len(buffer), len(self._answer))
-        if not size:
-            raise OSError(errno.EAGAIN, "nothing to read")
-        buffer[:size] = self._answer[:size]
-        self._answer = self._answer[size:]
-        return size
+        return super().recv_into(buffer, size)
 
 
 # --- _Link: open and close ---------------------------------------------------------------------
@@ -583,13 +546,6 @@ class _CompatSocket:
 
 _EPIPE = const(32)  # numbers that errno lacks on boards
 _ENOBUFS = const(105)
-
-
-def _would_block(error):
-    # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has exceptions
-    # of its own.
-    number = error.errno
-    return number in (errno.EAGAIN, errno.ENOMEM, _ENOBUFS) or "SSLWant" in type(error).__name__
 
 
 def _has_network(radio):
@@ -614,17 +570,15 @@ class _Link:
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
         self._radio = radio
-        is_tls = context is not None
-        self._where = (settings["broker"], settings["port"], is_tls)
+        self._is_tls = context is not None
+        self._where = "%s port %d" % (settings["broker"], settings["port"])
         self._quiet_ms = settings["keep_alive"] * 500  # half the interval, then a ping
-        self._ping_timeout_ms = _PING_TIMEOUT_MS
-        if self._quiet_ms:
-            self._ping_timeout_ms = min(_PING_TIMEOUT_MS, self._quiet_ms * 3 // 4)
+        self._ping_timeout_ms = min(_PING_TIMEOUT_MS, self._quiet_ms * 3 // 4 or _PING_TIMEOUT_MS)
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
-            ssl_context=self._standin if is_tls else None,
-            is_ssl=is_tls,
+            ssl_context=self._standin,
+            is_ssl=self._is_tls,
             use_binary_mode=True,
             connect_retries=1,
             **settings,
@@ -691,7 +645,18 @@ class _Link:
         except (OSError, RuntimeError, MemoryError, ValueError, MMQTTException) as error:
             if error.args == ("pystack exhausted",):
                 raise  # the program's own nesting is too deep
-            self._lose(_connect_error(error, *self._where))
+            self._lose(self._connect_error(error))
+
+    def _connect_error(self, error):
+        """The reason why an attempt failed, as an `OSError` that says what to change."""
+        while getattr(error, "__cause__", None) is not None:  # MiniMQTT hides it behind its own
+            error = error.__cause__
+        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._is_tls else "")
+        number = getattr(error, "errno", None)
+        number = number if isinstance(number, int) else errno.ENOTCONN
+        for part, cause in _CAUSES:
+            if part in said.lower():
+                return OSError(number, "%s: %s (%s)" % (self._where, cause, error))
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
@@ -706,8 +671,8 @@ class _Link:
         self._socket = socket
         if not (self._is_airlift or self._is_wiznet):
             self._watch()
-        self._timer = self._look_at = self._since = self._received_at = self._sent_at = ticks_ms()
-        self._acked_at = self._checked_at = self._timer
+        self._due = self._look_at = self._since = self._received_at = self._sent_at = ticks_ms()
+        self._acked_at = self._checked_at = self._due
         if self._standin.real is not None:
             self._write(bytes(self._standin.sent))
             self._sent_early = False  # that was CONNECT
@@ -789,7 +754,7 @@ class _Link:
             now = ticks_ms()
             if self._more or self._is_readable(now):
                 self._read()
-            if ticks_diff(now, self._timer) >= 0:
+            if ticks_diff(now, self._due) >= 0:
                 self._run_timers(now)
         except _Lost as lost:
             self._lose(lost.args[0])
@@ -807,7 +772,7 @@ class _Link:
                 self._owner._link_error(self.error)
 
     def _run_timers(self, now):
-        self._timer = ticks_add(now, _TIMER_MS)
+        self._due = ticks_add(now, _TIMER_MS)
         if self.unsent:
             self._expect("room to send", self._sent_at, self._ping_timeout_ms, now)
         if self.state == _CONNECTING:
@@ -848,11 +813,8 @@ class _Link:
         """What a socket raised, or None if it was closed, as a reason for the user."""
         words = "closed by the server"
         if self.state == _CONNECTING:
-            is_tls = self._where[2]
-            words += " before CONNACK: does "
-            words += "it want a client certificate?" if is_tls else "this port want TLS?"
-            if error is not None:
-                words += " (%s)" % error
+            wish = "client certificate" if self._is_tls else "TLS"
+            words += " before CONNACK: does it want a %s? (%s)" % (wish, error)
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
         elif self._evictions > 2:
@@ -865,9 +827,7 @@ class _Link:
 
     @property
     def _is_open(self):
-        if self._socket is None:
-            return False
-        return self.state == _ONLINE or (self.state == _CONNECTING and self._early)
+        return self._socket is not None and (self._early or self.state == _ONLINE)
 
     @property
     def can_send(self):
@@ -944,18 +904,26 @@ class _Link:
         try:
             if self._is_wiznet:
                 self._socket.settimeout(2)  # 0 would mean: wait for ever
-            try:
-                sent = self._socket.send(data)
-            finally:
-                if self._is_wiznet:
-                    self._socket.settimeout(0)
+            sent = self._try(self._socket.send, data)
+        finally:
+            if self._is_wiznet:
+                self._socket.settimeout(0)
+        return len(data) if sent is None else max(sent, 0)
+
+    def _try(self, method, data):
+        """What *method* of the socket returns; -1 if it would have to wait."""
+        try:
+            return method(data)
         except OSError as error:
-            if _would_block(error):
-                return 0
-            raise _Lost(self._line_error(error)) from None
+            # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
+            # exceptions of its own.
+            is_busy = error.errno in (errno.EAGAIN, errno.ENOMEM, _ENOBUFS)
+            if is_busy or "SSLWant" in type(error).__name__:
+                return -1
+            reason = self._line_error(error)
         except (RuntimeError, MMQTTException) as error:
-            raise _Lost(error) from None
-        return len(data) if sent is None else sent
+            reason = error
+        raise _Lost(reason)
 
     # --- _Link: receiving ----------------------------------------------------------------------
     # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A message that does
@@ -988,9 +956,13 @@ class _Link:
         """Read once; the number of bytes, 0 if there are none now."""
         if self._start:
             self._use_buffer(self._buffer)
-        size = self._receive(self._view[self._end :])
-        self._end += size
-        return size
+        size = self._try(self._socket.recv_into, self._view[self._end :])
+        if size > 0:
+            self._end += size
+            self._received_at = ticks_ms()
+        elif size == 0 and not self._is_airlift:  # to that one 0 is "nothing yet"
+            raise _Lost(self._line_error(None))
+        return max(size, 0)
 
     def _use_buffer(self, buffer):
         """Go on in *buffer*, with what is not yet taken apart at its beginning."""
@@ -998,21 +970,6 @@ class _Link:
         view[:left] = self._view[self._start : self._end]
         self._buffer, self._view = buffer, view
         self._start, self._end = 0, left
-
-    def _receive(self, view):
-        try:
-            size = self._socket.recv_into(view, len(view))
-        except OSError as error:
-            if _would_block(error):
-                return 0
-            raise _Lost(self._line_error(error)) from None
-        except (RuntimeError, MMQTTException) as error:
-            raise _Lost(error) from None
-        if size:
-            self._received_at = ticks_ms()
-        elif not self._is_airlift:  # to that one 0 is "nothing yet", to all others "closed"
-            raise _Lost(self._line_error(None))
-        return size
 
     def _take_packet(self):
         """Deal with one whole packet; False if there is none yet."""
@@ -1032,7 +989,7 @@ class _Link:
                 break
             shift += 7
             if shift > 21:
-                raise _Lost(TBError("protocol: a length of more than four bytes"))
+                self._fail("malformed", self._buffer[self._start])
         if position + size > self._end:
             return self._take_part(position, size)
         head = self._buffer[self._start]
@@ -1049,13 +1006,17 @@ class _Link:
         if whole <= len(self._buffer):
             return False
         if head & 0xF0 != _PUBLISH:
-            raise _Lost(TBError("protocol: %d bytes in a packet of type 0x%02x" % (size, head)))
+            self._fail("%d bytes" % size, head)
         if start + 2 > self._end:
             return False
         identifier = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
         payload = identifier + (2 if head & 6 else 0)
-        if start + size - payload <= self.max_message_bytes and self._grow(whole):
-            return False
+        if start + size - payload <= self.max_message_bytes:
+            try:
+                self._use_buffer(bytearray(whole))
+                return False
+            except MemoryError:
+                pass  # then it has to go by, too
         if head & 6:
             if self._end < min(payload, self._start + len(self._buffer)):
                 return False
@@ -1065,34 +1026,25 @@ class _Link:
         self._skip = whole
         return True
 
-    def _grow(self, size):
-        """A buffer for one large packet; False if there is no memory for it."""
-        for _ in range(2):
-            try:
-                self._use_buffer(bytearray(size))
-                return True
-            except MemoryError:
-                gc.collect()
-        return False
-
     def _throw_away(self, size):
         self._owner.stats["oversize"] += 1
         self._owner._link_error(TBError("a message of %d bytes was thrown away: no room" % size))
 
     def _handle(self, head, body):
-        method = _PACKETS.get(head & 0xF0)
-        if method is None or (head & 0xF0 == _CONNACK) != (self.state == _CONNECTING):
-            words = " (a TLS alert: tls= is missing)" if head == 0x15 else ""
-            raise _Lost(TBError("protocol: unexpected packet of type 0x%02x%s" % (head, words)))
+        take = self._PACKETS.get(head & 0xF0)
+        if take is None or (head & 0xF0 == _CONNACK) != (self.state == _CONNECTING):
+            self._fail("is TLS wanted?" if head == 0x15 else "unexpected", head)
         try:
-            getattr(self, method)(head, body)
+            take(self, head, body)
         except MemoryError:
-            gc.collect()
             self._throw_away(len(body))
         except (IndexError, ValueError):
-            raise _Lost(TBError("protocol: malformed packet of type 0x%02x" % head)) from None
+            self._fail("malformed", head)
 
-    def _on_connack(self, _head, body):
+    def _fail(self, reason, head):
+        raise _Lost(TBError("protocol: packet of type 0x%02x: %s" % (head, reason)))
+
+    def _on_connack(self, head, body):
         code = body[1]
         if code:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
@@ -1107,11 +1059,10 @@ class _Link:
 
     def _on_publish(self, head, body):
         quality_of_service = head >> 1 & 3
-        end = 2 + (body[0] << 8 | body[1])
+        topic, end = _take_text(body, 0)
         start = end + 2 * quality_of_service
         if quality_of_service > 1 or start > len(body):
             raise ValueError
-        topic = str(body[2:end], "utf-8")
         payload = bytes(body[start:])
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
@@ -1126,21 +1077,30 @@ class _Link:
             self._acknowledged = True
         return topics
 
-    def _on_puback(self, _head, body):
+    def _on_puback(self, head, body):
         packet_id = body[0] << 8 | body[1]
         if self._acknowledge(packet_id) is None:
             self._attempts = 0  # the server takes what we send: this connection is good
             self._owner._link_acknowledged(packet_id)
 
-    def _on_suback(self, _head, body):
+    def _on_suback(self, head, body):
         topics = self._acknowledge(body[0] << 8 | body[1]) or ()
         for count, topic in enumerate(topics):
             if body[2 + count] > 2:
                 self._owner.stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("the server refused to subscribe us to " + topic))
 
-    def _on_pingresp(self, _head, _body):
+    def _on_pingresp(self, head, body):
         self._ping_at = None
+
+    _PACKETS = {  # what a server may send us, and who takes it
+        _CONNACK: _on_connack,
+        _PUBLISH: _on_publish,
+        _PUBACK: _on_puback,
+        _SUBACK: _on_suback,
+        _UNSUBACK: _on_suback,
+        _PINGRESP: _on_pingresp,
+    }
 
 
 # --- client: what it is made of ----------------------------------------------------------------
@@ -1203,12 +1163,12 @@ _INBOUND = (  # topic, longest first; decoder (None: leave bytes); method
 
 
 def _default_client_id():
-    """Unique to the board; on a computer unique to the client."""
-    if sys.implementation.name == "circuitpython":
-        from microcontroller import cpu
+    """Unique to the board. On a computer None: MiniMQTT has one, unique to the client."""
+    if sys.implementation.name != "circuitpython":
+        return None
+    from microcontroller import cpu
 
-        return "tb-" + "".join(["%02x" % byte for byte in cpu.uid])
-    return "tb-%08x%08x" % (getrandbits(32), getrandbits(32))
+    return "tb-" + str(hexlify(cpu.uid), "utf-8")
 
 
 def _network(radio, network_adapter):
@@ -1332,7 +1292,7 @@ class TBDeviceMqttClient:
         """Counters since the start; the names say what."""
         self._quality_of_service = 1
         self._quality_of_service = self._given(quality_of_service)
-        self._strict = strict
+        self._left_out = None if strict else self._leave_out
         self._topics = _COMPACT_TOPICS if compact else _TOPICS
         self._logger = logger
         settings = (host, port, client_id, keep_alive, username, password)
@@ -1363,29 +1323,26 @@ class TBDeviceMqttClient:
 
         self._rpc_handler = None
         self._rpc_methods = {}
-        self._rpc_memory = []  # [request id, checksum of the request, reply or None, time]
-
-    def _given_port(self, port, tls):
-        if port is None:
-            return 8883 if tls else 1883
-        try:
-            return _check_number("port", int(str(port)), 1, 65535)
-        except (TypeError, ValueError):
-            raise ValueError("port %r: 1883, with tls 8883, or leave it out" % (port,)) from None
+        self._rpc_memory = []  # [request id, checksum, reply or None, time, message id of it]
 
     def _build_link(self, settings, access_token, tls, radio, network_adapter, socket_pool):
         host, port, client_id, keep_alive, username, password = settings
-        _check_text("access_token", access_token)
-        _check_text("client_id", client_id)
-        _check_text("username", username)
-        _check_text("password", password)
-        if access_token and (username or password):
-            raise ValueError("access_token, or username and password, not both")
-        if password and not username:
-            raise ValueError("password without username: the server would refuse it")
+        port = str((8883 if tls else 1883) if port is None else port)
+        if not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("port %r: 1 to 65535" % port)
+        for name, text in (
+            ("access_token", access_token),
+            ("client_id", client_id),
+            ("username", username),
+            ("password", password),
+        ):
+            if text is not None:
+                _check_text(name, text)
+        if (username and access_token) or (password and not username):
+            raise ValueError("either access_token, or username and password")
         settings = {
             "broker": host,
-            "port": self._given_port(port, tls),
+            "port": int(port),
             "client_id": client_id or _default_client_id(),
             "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
             "username": access_token or username,
@@ -1414,15 +1371,13 @@ class TBDeviceMqttClient:
         from os import getenv
 
         for name in ("host", "port", "access_token", "tls"):
-            value: Any = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
-            if name == "tls":
-                value = {"": None, "0": None, "1": True, "true": True}.get(str(value or ""), value)
-            elif value is not None:
-                value = str(value)  # without quotes in settings.toml it is a number
+            value = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
             if name not in options and value is not None:
-                options[name] = value
+                options[name] = str(value)  # without quotes in settings.toml it is a number
+        if options.get("tls") in ("", "0", "1", "true"):
+            options["tls"] = options["tls"] in ("1", "true")
         if "host" not in options:
-            raise ValueError("THINGSBOARD_HOST is missing in settings.toml")
+            raise ValueError("THINGSBOARD_HOST is missing")
         return cls(**options)
 
     # --- client: link --------------------------------------------------------------------------
@@ -1498,13 +1453,12 @@ class TBDeviceMqttClient:
             before its handler runs
         """
         self._link.poll()
-        if self._outbox_sent < len(self._outbox):
-            self._outbox_pump()
         if self._requests:
             self._requests_expire()
-        if self._events:
-            return self._deliver()
-        return 0
+        handled = self._deliver() if self._events else 0
+        if self._outbox_sent < len(self._outbox):
+            self._outbox_pump()
+        return handled
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
         """Poll until a message was handled.
@@ -1643,7 +1597,7 @@ class TBDeviceMqttClient:
         limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
         request_id = self._last_id + 1
         self._listen(topic + 1)  # where its answers come
-        message_id = self._send(self._topics[topic] + str(request_id), body, 1)
+        message_id = self._outbox_put(self._topics[topic] + str(request_id), body, 1)
         self._last_id = request_id
         deadline = ticks_add(ticks_ms(), limit_ms)
         self._requests[request_id] = _Request(topic, body, callback, deadline, message_id)
@@ -1661,7 +1615,7 @@ class TBDeviceMqttClient:
         request = self._requests.pop(request_id)
         message = self._outbox_find(request.message_id)
         if message is not None and not message.packet_id:
-            self._outbox_remove(message)  # nobody wants to know any more
+            self._outbox_end(message, None)  # nobody wants to know any more
         if request.callback is _READ_SHARED:
             if self.connected:
                 self._attributes_read_shared()
@@ -1681,10 +1635,9 @@ class TBDeviceMqttClient:
     def _requests_interrupt(self, state):
         """Asking for attributes again does no harm; what a call of ours has done nobody knows."""
         for request_id, request in list(self._requests.items()):
-            if state == _STOPPED:
+            is_call = request.topic == _RPC_REQUEST
+            if state == _STOPPED or (is_call and not self._outbox_find(request.message_id)):
                 self._request_fail(request_id, TBError("disconnected before the answer came"))
-            elif request.topic == _RPC_REQUEST and not self._outbox_find(request.message_id):
-                self._request_fail(request_id, TBError("connection lost before the answer came"))
 
     def _requests_repeat(self):
         for request_id, request in self._requests.items():
@@ -1708,7 +1661,7 @@ class TBDeviceMqttClient:
     def _send(self, topic, payload, quality_of_service, flags=0):
         """Queue a message and send what can be sent. Its number, which `on_publish` tells."""
         message_id = self._outbox_put(topic, payload, quality_of_service, flags)
-        self._outbox_pump()
+        self._outbox_try()
         return message_id
 
     def _message_limit(self):
@@ -1716,14 +1669,11 @@ class TBDeviceMqttClient:
         return min(limit, self._outbox_max_bytes - _OVERHEAD_BYTES)
 
     def _outbox_put(self, topic, payload, quality_of_service, flags=0, captured_ms=None):
-        limit = self._message_limit()
-        if len(payload) > limit:
-            raise ValueError(
-                "message to %s: %d bytes, the limit is %d" % (topic, len(payload), limit)
-            )
-        self._outbox_id = self._outbox_id % (_SUBSCRIBE_IDS - 1) + 1
-        while self._outbox_find(self._outbox_id):
+        _check_size(topic, payload, self._message_limit())
+        while True:
             self._outbox_id = self._outbox_id % (_SUBSCRIBE_IDS - 1) + 1
+            if not self._outbox_find(self._outbox_id):
+                break
         message = _Message(self._outbox_id, topic, payload, quality_of_service, flags, captured_ms)
         message.is_late = not self.connected
         self._outbox.append(message)
@@ -1731,9 +1681,12 @@ class TBDeviceMqttClient:
         while (
             len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
         ):
-            waiting = self._outbox[self._outbox_sent :]
-            telemetry = [old for old in waiting if old.captured_ms is not None]
-            self._outbox_drop((telemetry or waiting)[0], "queue full")
+            for old in self._outbox[self._outbox_sent :]:
+                if old.captured_ms is not None:
+                    break  # the oldest telemetry
+            else:
+                old = self._outbox[self._outbox_sent]
+            self._outbox_drop(old, "queue full")
         return message.id
 
     def _outbox_find(self, message_id):
@@ -1742,15 +1695,25 @@ class TBDeviceMqttClient:
                 return message
         return None
 
-    def _outbox_remove(self, message):
+    def _outbox_end(self, message, callback, *args):
+        """Take *message* out, and have the callback of its end called."""
         self._outbox.remove(message)
         self._outbox_bytes -= message.size
+        if len(self._events) < _MAX_EVENTS + self._outbox_max_size:  # or nobody polls
+            self._tell(callback, message.topic, message.id, *args)
 
     def _outbox_drop(self, message, reason):
-        self._outbox_remove(message)
         self.stats["dropped"] += 1
         self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
-        self._outbox_tell(self.on_drop, message, message.payload, reason)
+        self._outbox_end(message, self.on_drop, message.payload, reason)
+
+    def _outbox_try(self):
+        """Send at once, but from inside a handler: there `check_for_msg` does it a moment later.
+
+        A board's pystack is too small for all these calls on top of those that led to the handler.
+        """
+        if not self._is_delivering:
+            self._outbox_pump()
 
     def _outbox_pump(self):
         """Send as much as the window and the socket allow."""
@@ -1809,7 +1772,8 @@ class TBDeviceMqttClient:
             self._outbox_sent += len(messages)
             self._outbox_packets += 1
         else:
-            self._outbox_done(messages)
+            for message in messages:
+                self._outbox_end(message, self.on_publish)
         self._link.publish(first.topic, payload, first.quality_of_service, first.id, flags)
 
     def _outbox_telemetry(self, messages):
@@ -1826,24 +1790,17 @@ class TBDeviceMqttClient:
                 lines.extend(readings)
         return lines[0] if len(lines) == 1 else b"[" + b",".join(lines) + b"]"
 
-    def _outbox_done(self, messages):
-        for message in messages:
-            self._outbox_remove(message)
-            self._outbox_tell(self.on_publish, message)
-
-    def _outbox_tell(self, callback, message, *args):
-        if len(self._events) < _MAX_EVENTS + self._outbox_max_size:  # or nobody polls
-            self._tell(callback, message.topic, message.id, *args)
-
     def _link_acknowledged(self, packet_id):
-        flying = self._outbox[: self._outbox_sent]
-        done = [message for message in flying if message.packet_id == packet_id]
-        if done:
-            self._outbox_sent -= len(done)
+        is_known = False
+        for message in self._outbox[: self._outbox_sent]:
+            if message.packet_id == packet_id:
+                is_known = True
+                self._outbox_sent -= 1
+                self.stats["acknowledged"] += 1
+                self._outbox_end(message, self.on_publish)
+        if is_known:
             self._outbox_packets -= 1
             self._outbox_window = _WINDOW
-            self.stats["acknowledged"] += len(done)
-            self._outbox_done(done)
 
     def _outbox_rewind(self, is_online):
         """Nothing is in flight any more: all that was begins again, and now is late.
@@ -1897,9 +1854,7 @@ class TBDeviceMqttClient:
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         quality_of_service = self._given(quality_of_service)
-        left_out = None if self._strict else []
-        messages = _telemetry(data, self._message_limit(), left_out)
-        self._count_left_out(left_out)
+        messages = _telemetry(data, self._message_limit(), self._left_out)
         message_id = None
         for has_time, readings in messages:
             captured_ms = 0
@@ -1909,7 +1864,7 @@ class TBDeviceMqttClient:
             message_id = self._outbox_put(
                 self._topics[_TELEMETRY], readings, quality_of_service, 0, captured_ms
             )
-        self._outbox_pump()
+        self._outbox_try()
         return message_id
 
     def _given(self, quality_of_service):
@@ -1919,10 +1874,9 @@ class TBDeviceMqttClient:
             raise ValueError("quality_of_service %r: 0 or 1" % (quality_of_service,))
         return int(quality_of_service)
 
-    def _count_left_out(self, left_out):
-        if left_out:
-            self.stats["left_out"] += len(left_out)
-            self._log("left out: %s", left_out)
+    def _leave_out(self, error):
+        self.stats["left_out"] += 1
+        self._log("left out: %s", error)
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
@@ -1936,9 +1890,7 @@ class TBDeviceMqttClient:
         Arguments, result and errors as of `send_telemetry`.
         """
         quality_of_service = self._given(quality_of_service)
-        left_out = None if self._strict else []
-        texts = _objects(_check_values(data, left_out), self._message_limit())
-        self._count_left_out(left_out)
+        texts = _objects(_check_values(data, self._left_out), self._message_limit())
         message_id = None
         for text in texts:
             message_id = self._send(self._topics[_ATTRIBUTES], text, quality_of_service)
@@ -1969,7 +1921,9 @@ class TBDeviceMqttClient:
         for name, keys in (("clientKeys", client_keys), ("sharedKeys", shared_keys)):
             if keys:
                 body[name] = _check_keys(keys)
-        return self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
+        request_id = self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
+        self._outbox_try()
+        return request_id
 
     def _on_attributes_response(self, request_id, result):
         shared = _object(_object(result).get("shared", {}))
@@ -2102,8 +2056,7 @@ class TBDeviceMqttClient:
         It gets *params*; what it returns is the reply. If it raises, or if nobody answers to a
         method, the reply is ``{"error": "..."}``.
         """
-        if not isinstance(method, str):
-            raise TypeError('rpc: the name of a method, as in @client.rpc("setLamp")')
+        _check_text("method %r" % (method,), method)
 
         def register(function):
             self._rpc_methods[method] = function
@@ -2135,15 +2088,14 @@ class TBDeviceMqttClient:
         if not isinstance(result, Exception):
             try:
                 return self._rpc_text(result)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RuntimeError) as error:  # the last: pystack exhausted
                 self._link_error(error)
                 result = error
         return _json({"error": str(result)[:_BUFFER_BYTES] or type(result).__name__})
 
     def _rpc_text(self, response):
         text = _json(None if response is None else _check_value("response", response))
-        if len(text) > self._message_limit():
-            raise ValueError("response: %d bytes are too many" % len(text))
+        _check_size("response", text, self._message_limit())
         return text
 
     def send_rpc_reply(self, request_id: Union[int, str], response: Any) -> int:
@@ -2156,10 +2108,12 @@ class TBDeviceMqttClient:
         return self._rpc_reply(int(request_id), self._rpc_text(response))
 
     def _rpc_reply(self, request_id, payload):
+        message_id = self._send(self._topics[_RPC_RESPONSE] + str(request_id), payload, 1)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id:
                 remembered[2] = payload
-        return self._send(self._topics[_RPC_RESPONSE] + str(request_id), payload, 1)
+                remembered[4] = message_id
+        return message_id
 
     def _rpc_is_repeated(self, request_id, payload):
         """Whether this very request was executed before; its reply, if known, is sent again."""
@@ -2171,7 +2125,7 @@ class TBDeviceMqttClient:
                 if remembered[2] is not None:
                     self._rpc_reply(request_id, remembered[2])
                 return True
-        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
+        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000, 0])
         del self._rpc_memory[:-_MAX_MESSAGES]
         return False
 
@@ -2181,10 +2135,9 @@ class TBDeviceMqttClient:
         After an outage of any length the same request may come again: its time counts from then.
         """
         now_ms = monotonic_ns() // 1000000
-        waiting = [message.topic for message in self._outbox]
         kept = []
         for count, remembered in enumerate(self._rpc_memory):
-            is_delivered = self._topics[_RPC_RESPONSE] + str(remembered[0]) not in waiting
+            is_delivered = not self._outbox_find(remembered[4])
             if not (is_online and is_delivered):
                 remembered[3] = now_ms
             is_kept = not is_delivered or remembered[2] is None
@@ -2210,12 +2163,13 @@ class TBDeviceMqttClient:
         The server's default rule chain does not answer. Source: MQTT Device API, "Client-side
         RPC".
         """
-        if not isinstance(method, str):
-            raise TypeError("method %r is no string" % (method,))
+        _check_text("method %r" % (method,), method)
         if params is not None:
             params = _check_value("params", params)
         body = _json({"method": method, "params": params})
-        return self._ask(_RPC_REQUEST, body, callback, timeout)
+        request_id = self._ask(_RPC_REQUEST, body, callback, timeout)
+        self._outbox_try()
+        return request_id
 
     def _on_rpc_response(self, request_id, result):
         request_id = int(request_id)
@@ -2268,8 +2222,7 @@ class TBDeviceMqttClient:
         quality_of_service = self._given(quality_of_service)
         _check_topic(topic, False)
         payload = _check_payload(payload)
-        if len(topic.encode()) + len(payload) > _MAX_PACKET_BYTES - _OVERHEAD_BYTES:
-            raise ValueError("topic %r...: too long together with its payload" % topic[:32])
+        _check_size("payload", payload, _MAX_PACKET_BYTES - _OVERHEAD_BYTES - len(topic.encode()))
         return self._send(topic, payload, quality_of_service, _RETAIN if retain else 0)
 
     def subscribe(
