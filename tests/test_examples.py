@@ -220,6 +220,50 @@ def test_readings_while_offline_tell_their_time_once_the_clock_is_set(start, ser
     assert abs(first - time.time() * 1000) < 600000, "not in the year 2000"
 
 
+@pytest.fixture
+def wake_up(start, server, tmp_path):
+    """``wake_up()`` runs the example until it sleeps again; the packets that it has sent."""
+
+    def wake_up():
+        seen = len(server.packets)
+        memory = str(tmp_path / "sleep_memory")
+        board = start("deep_sleep", BOARD_SLEEP_MEMORY=memory, BOARD_TICKS_SPEED="10")
+        wait_until(board.has_ended, timeout=20)
+        assert board.lines == "sleeps for 600 s\n"
+        wait_until(lambda: not server.connections)
+        return [name for _, way, name in server.packets[seen:] if way == "in"]
+
+    return wake_up
+
+
+def given_up(device):
+    return [values["given_up"] for _, values in device.telemetry]
+
+
+def test_deep_sleep_begins_when_the_reading_has_arrived(wake_up, device):
+    for _ in range(2):
+        assert wake_up() == ["CONNECT", "PUBLISH", "DISCONNECT"]
+    assert given_up(device) == [0, 0]
+    assert {topic for topic, *_ in device.messages} == {"v2/t"}
+
+
+def test_deep_sleep_comes_without_a_server_too_and_that_is_told_later(wake_up, server, device):
+    server.stop_listening()
+    assert wake_up() == wake_up() == []
+    server.listen_again()
+    wake_up()
+    wake_up()
+    assert given_up(device) == [2, 0]
+
+
+def test_deep_sleep_waits_for_an_answer_but_not_for_ever(wake_up, server, device):
+    server.faults.mute_puback = True
+    assert "PUBLISH" in wake_up()
+    server.faults.mute_puback = False
+    wake_up()
+    assert given_up(device)[-1] == 1
+
+
 def test_tls_ca_file_trusts_that_authority(start, certificates, tmp_path):
     (tmp_path / "ca.pem").write_bytes(Path(certificates.ca).read_bytes())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
