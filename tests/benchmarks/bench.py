@@ -14,7 +14,18 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import delivery, endurance, environment, fleet, memory, polls, pystack, rpc, speed
+from benchmarks import (
+    deep_sleep,
+    delivery,
+    endurance,
+    environment,
+    fleet,
+    memory,
+    polls,
+    pystack,
+    rpc,
+    speed,
+)
 
 BENCHMARKS = {
     function.__name__: function
@@ -32,6 +43,7 @@ BENCHMARKS = {
         endurance.reconnects,
         endurance.long_run,
         fleet.fleet,
+        deep_sleep.deep_sleep,
         memory.memory,
         pystack.pystack,
     )
