@@ -4,7 +4,7 @@
 
 import pytest
 
-from benchmarks import bench, environment, memory, polls, rig, speed
+from benchmarks import bench, environment, interpreters, memory, polls, rig, speed
 from benchmarks.tables import LeftOut, Row, Table, above, at_most, below, exactly
 from helpers import IN_CI, do_without
 
@@ -25,7 +25,7 @@ SMALL = {
     "long_run": {"messages": 500, "polls": 500},
     "fleet": {"devices": 100, "down_s": 2, "steady_s": 1, "simulated": 100, "outages_s": (5,)},
     "deep_sleep": {"link_ms": 60},
-    "memory": {"sections": 1, "may_install": IN_CI},
+    "memory": {"sections": 1, "messages": 1000, "heaps": (".mpy",), "may_install": IN_CI},
     "pystack": {"may_install": IN_CI},
     "memory_by_function": {"limit": 2, "may_install": IN_CI},
 }
@@ -71,13 +71,49 @@ def test_bytes_that_the_library_keeps_are_counted_and_no_others(server, device):
         assert held_bytes() - before > 5000
 
 
-def test_a_poll_that_allocates_on_a_board_breaks_its_budget(monkeypatch):
-    monkeypatch.setattr(memory, "_IDLE", memory._IDLE.replace("client.", "[0], client."))
-    table = memory.memory(**SMALL["memory"])
+def on_a_board(rows):
+    """A table of the *rows* that the benchmark of memory makes."""
+    table = memory.on_a_board(lambda bench, _: Table([*rows(bench, bench.library(".mpy"))]), IN_CI)
     if isinstance(table, LeftOut):
         do_without(table.reason)
-    (line,) = broken(table)
-    assert line.startswith("allocated by")
+    return table
+
+
+def test_a_poll_that_allocates_on_a_board_breaks_its_budget(monkeypatch):
+    monkeypatch.setattr(memory, "_IDLE", memory._IDLE.replace("client.", "[0], client."))
+    table = on_a_board(memory.client_rows)
+    assert [line.split(" by ")[0] for line in broken(table)] == ["allocated"]
+
+
+def test_what_messages_leave_on_the_heap_breaks_the_budget(monkeypatch):
+    leak = "\nclient.on_publish = lambda *_: client.stats.update({client.stats['sent']: 0})"
+    monkeypatch.setattr(memory, "_START", memory._START + leak)
+    table = on_a_board(lambda *bench: memory.endurance_rows(*bench, messages=300))
+    assert [line.split(" by ")[0] for line in broken(table)] == ["left"]
+
+
+def test_a_message_that_never_arrives_breaks_the_budget(monkeypatch):
+    drop = "\nserver.call = lambda number, body: None"
+    monkeypatch.setattr(memory, "_START", memory._START + drop)
+    table = on_a_board(lambda *bench: memory.endurance_rows(*bench, messages=200))
+    assert [line.split(" or ")[0] for line in broken(table)] == ["- of which not acknowledged"]
+
+
+def test_the_smallest_heap_is_found():
+    assert interpreters.smallest_heap(lambda kilobytes: kilobytes >= 77) == 77
+    with pytest.raises(ValueError):
+        interpreters.smallest_heap(lambda kilobytes: False)
+
+
+@pytest.mark.parametrize("kilobytes, fits", [(20, False), (60, True)])
+def test_a_heap_that_is_too_small_is_told_apart(kilobytes, fits, tmp_path):
+    board, unix = interpreters.Board.find(IN_CI), interpreters.Unix.find()
+    if board is None:
+        do_without(interpreters.Board.what_is_missing())
+    library = interpreters.make_library(tmp_path, ".py", {})
+    steps = ["taken = bytearray(30000)"]
+    assert board.fits(library, steps, kilobytes) is fits
+    assert unix is None or unix.fits(library, steps, kilobytes) is fits
 
 
 def test_a_call_that_blocks_is_seen():

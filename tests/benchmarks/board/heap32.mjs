@@ -4,10 +4,14 @@
 // node heap32.mjs micropython.mjs plan.json
 //
 // Runs the steps of the plan, each a piece of Python, on MicroPython for WebAssembly, which is a
-// 32-bit machine, and prints the bytes of heap in use before the first and after each as JSON.
-// A step may leave a number or a text in `result`, which then stands instead of the heap.
+// 32-bit machine, and prints as JSON, for before the first and after each:
+//   used    bytes of heap after gc.collect()
+//   high    bytes of heap before it
+//   grew    whether the heap was too small: this MicroPython never collects while code runs, it
+//           makes its heap larger instead
+//   result  the number or the text that the step left in `result`, or null
 // Plan: {"folders": {folder of the guest: folder of the host}, "steps": [Python, ...],
-//   "stack": bytes for calls of Python functions}
+//   "heap": bytes, "stack": bytes for calls of Python functions}
 
 import fs from "node:fs";
 import path from "node:path";
@@ -17,6 +21,7 @@ const [runtime, planPath] = process.argv.slice(2);
 const { loadMicroPython } = await import(pathToFileURL(runtime));
 const plan = JSON.parse(fs.readFileSync(planPath, "utf8"));
 const board = await loadMicroPython({
+  heapsize: plan.heap,
   pystack: plan.stack / 4, // in words
   stdout: (line) => console.error(line),
   linebuffer: true,
@@ -33,20 +38,26 @@ function copy(from, to) {
   }
 }
 
-function heap() {
-  board.runPython("gc.collect()"); // inside of running code it would not collect
-  board.runPython("result = gc.mem_alloc() if result is None else result");
-  const bytes = board.globals.get("result");
-  board.runPython("result = None");
-  return bytes;
+function run(step) {
+  board.runPython(`result = None\n${step}\nhigh = gc.mem_alloc()\nsize = high + gc.mem_free()`);
+  const figures = {
+    high: board.globals.get("high"),
+    grew: board.globals.get("size") > size,
+    result: board.globals.get("result"),
+  };
+  board.runPython("gc.collect()"); // takes effect when no code runs
+  board.runPython("high = gc.mem_alloc()");
+  return { used: board.globals.get("high"), ...figures };
 }
 
 for (const [guest, host] of Object.entries(plan.folders)) copy(host, guest);
 const folders = JSON.stringify(Object.keys(plan.folders));
-board.runPython(`import gc, sys\nsys.path[:0] = ${folders}\nresult = None`);
-const figures = [heap()];
-for (const step of plan.steps) {
-  board.runPython(step);
-  figures.push(heap());
+board.runPython("import gc, sys\nhigh = result = None\nsize = gc.mem_alloc() + gc.mem_free()");
+const size = board.globals.get("size");
+const steps = [`sys.path[:0] = ${folders}`, ...plan.steps];
+try {
+  console.log(JSON.stringify(steps.map(run)));
+} catch (error) {
+  console.error(error.message); // all else that node prints is the interpreter, in one line
+  process.exit(1);
 }
-console.log(JSON.stringify(figures));

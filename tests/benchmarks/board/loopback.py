@@ -35,15 +35,15 @@ class Socket:
         self.sent = self.answers = b""
 
     def send(self, data):
-        """MiniMQTT sends a packet in pieces; all of ours have one byte of length."""
+        """MiniMQTT sends a packet in pieces; those of up to 127 bytes have one byte of length."""
         self.sent += bytes(data)
         while len(self.sent) > 1 and len(self.sent) >= 2 + self.sent[1]:
             end = 2 + self.sent[1]
-            self._answer(self.sent[0], self.sent[2:end])
+            self.answer(self.sent[0], self.sent[2:end])
             self.sent = self.sent[end:]
         return len(data)
 
-    def _answer(self, head, body):
+    def answer(self, head, body):
         kind = head & 0xF0
         if kind == _CONNECT:
             self.answers += b"\x20\x02\x00\x00"
@@ -68,8 +68,8 @@ class Pool:
     IPPROTO_TCP = IPPROTO_TCP
     TCP_NODELAY = TCP_NODELAY
 
-    def __init__(self):
-        self.only = Socket()  # made here, so that it is no part of a client's heap
+    def __init__(self, only=None):
+        self.only = only or Socket()  # made here, so that it is no part of a client's heap
 
     def getaddrinfo(self, host, port, family=0, kind=0):
         return [(AF_INET, SOCK_STREAM, 0, "", (host, port))]
