@@ -41,8 +41,9 @@ _STEADY_S = 12  # online before the server goes down: sooner it looks like a riv
 _MUTE_S = 15  # without an acknowledgement: less than makes a client give the connection up
 _GIVE_UP_S = 300
 
-# In the busiest second so much of the fleet may connect: outage in seconds, share.
-_PEAKS = {0: 0.5, 5: 0.45, 30: 0.1, 300: 0.05}
+# In the busiest second so much of the fleet may connect: outage in seconds, share. A server that
+# is back at once meets all: a lone device is to be back soon.
+_PEAKS = {0: 1, 5: 0.6, 30: 0.1, 300: 0.05}
 _PICTURED_S = 30
 _PEER = "without jitter"
 
