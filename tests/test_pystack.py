@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: MIT
 """The smallest stack for calls that a board has is large enough."""
 
-import pytest
-
 from benchmarks import memory, pystack
 from benchmarks.tables import LeftOut
 from helpers import IN_CI, do_without
@@ -17,11 +15,10 @@ client._call = deeper(client._call, %d)
 PROGRAM = """import stack
 failed = []
 for program in stack.HANDLERS:
-    if ("shared" in program[0]) == %r:
-        try:
-            stack._Program(*program[1:]).run()
-        except RuntimeError as error:
-            failed.append("%%s: %%s" %% (program[0], error))
+    try:
+        stack._Program(*program[1:]).run()
+    except RuntimeError as error:
+        failed.append("%s: %s" % (program[0], error))
 result = ", ".join(failed)"""
 
 
@@ -32,22 +29,8 @@ def on_a_board(measure):
     return found
 
 
-@pytest.mark.parametrize(
-    "with_shared",
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="asking for `shared` behind CONNACK is 21 calls deep: pystack exhausted",
-            ),
-        ),
-    ],
-)
-def test_import_connect_and_every_handler_fit_into_the_smallest_stack(with_shared):
-    program = PROGRAM % with_shared
-    (failed,) = on_a_board(lambda bench, _: bench.results([program], pystack.SMALLEST_BYTES))
+def test_import_connect_and_every_handler_fit_into_the_smallest_stack():
+    (failed,) = on_a_board(lambda bench, _: bench.results([PROGRAM], pystack.SMALLEST_BYTES))
     assert failed == ""
 
 

@@ -18,9 +18,6 @@ sys.modules["select"] = loopback
 
 _READING = {"temperature": 21.5}
 _READINGS = [{"ts": 1700000000000, "values": {"place": {"at": [51.5, 7.4]}}}]
-_NESTED = {}
-for _ in range(20):
-    _NESTED = {"a": _NESTED}
 _PUSH = ("attributes", {"interval": 5})
 _ANSWER = ("attributes/response/1", {"shared": {"interval": 5}})
 _SHARED = ("attributes/response/2", {"shared": {"interval": 5}})
@@ -187,7 +184,14 @@ def _check_twice(client):
 
 
 def _send_nested(client):
-    client.send_telemetry(_NESTED)
+    """Lists in each other, as many as it takes."""
+    value = []
+    try:
+        while True:
+            client.send_telemetry({"a": value})
+            value = [value]
+    except ValueError:
+        pass
 
 
 LINES = (
@@ -198,7 +202,7 @@ LINES = (
     ("check_for_msg: a message", _check_for_msg, _watch, _PUSH),
     ("check_for_msg: closed by the server", _check_for_msg, _close),
     ("disconnect", _disconnect),
-    ("send_telemetry, 20 dicts in each other", _send_nested),
+    ("send_telemetry, lists in each other", _send_nested),
 )
 
 
@@ -212,7 +216,8 @@ def _reconnect(client):
 
 ACTIONS = (
     ("send_telemetry", lambda client: client.send_telemetry(_READING)),
-    ("send_telemetry, nested", lambda client: client.send_telemetry(_READINGS)),
+    ("send_telemetry with ts", lambda client: client.send_telemetry(_READINGS)),
+    ("send_telemetry, lists in each other", _send_nested),
     ("send_attributes", lambda client: client.send_attributes(_READING)),
     ("request_attributes", lambda client: client.request_attributes(["a"], ["b"], print)),
     ("send_rpc_reply", lambda client: client.send_rpc_reply(7, _READING)),
