@@ -507,3 +507,19 @@ def test_a_board_that_does_not_answer_is_said_to_be_not_there(computer):
     status, words = computer.circup("--offline", *address, "install", PYPI_NAME)
     assert "Could not find a connected CircuitPython device" in words
     assert status == 1
+
+
+def test_stubs_are_looked_for_under_a_name_that_is_adafruits(releases, computer, tmp_path):
+    board = Board(computer, Drive(tmp_path / "CIRCUITPY", MPY))
+    pip = tmp_path / "bin" / "pip"
+    pip.parent.mkdir()
+    pip.write_text('#!/bin/sh\necho "pip $*"\ntest "$2" = %s\n' % PYPI_NAME)
+    pip.chmod(0o755)
+    with GitHub(releases, tmp_path) as github:
+        variables = {**github.variables, "VIRTUAL_ENV": str(tmp_path)}
+        variables["PATH"] = "%s:%s" % (pip.parent, computer.variables["PATH"])
+        command = (*board.address, "install", "--stubs", "tb_device_mqtt")
+        status, words = computer.circup(*command, **variables)
+    assert "Could not install stubs module adafruit-circuitpython-tb_device_mqtt" in words
+    assert status == 0
+    assert board.drive.modules() == files(MPY, "tb_device_mqtt", *NEEDED)
