@@ -45,18 +45,12 @@ from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
 from adafruit_minimqtt.matcher import MQTTMatcher
 from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
 
+from micropython import const
+
 try:
     from typing import Any, Callable, Optional, Union
 except ImportError:
     pass  # boards have no typing and never look at annotations
-
-try:
-    from micropython import const
-except ImportError:
-
-    def const(value):  # type: ignore[misc]
-        return value
-
 
 try:
     from time import monotonic_ns
@@ -187,10 +181,10 @@ class TBTimeoutError(TBError):
 class TBRefusedError(TBError):
     """The server refused the connection; *code* is the CONNACK return code."""
 
-    def __init__(self, code: int, credential: str):
+    def __init__(self, code: int, credential: str) -> None:
         words = _REFUSALS[code if code < len(_REFUSALS) else 0]
         super().__init__("refused: %s (CONNACK %d, with %s)" % (words, code, credential))
-        self.code = code
+        self.code: int = code
 
 
 class _Lost(Exception):
@@ -316,9 +310,9 @@ def _readings(data, limit, left_out):
         return False, _objects(_check_values(data, left_out), limit)
     ts = data["ts"]
     if isinstance(ts, bool) or not isinstance(ts, int):
-        raise TypeError("'ts': %r is no integer (milliseconds since 1970)" % (ts,))
+        raise TypeError("'ts' %r: milliseconds since 1970 are expected" % (ts,))
     if len(data) > 2:
-        raise ValueError("%r: the server takes 'ts' and 'values', no more" % (list(data),))
+        raise ValueError("%r: 'ts' and 'values' only" % (list(data),))
     texts = _objects(_check_values(data["values"], left_out), limit)
     return True, [b'{"ts":%d,"values":%s}' % (ts, text) for text in texts]
 
@@ -593,7 +587,7 @@ class _Link:
         self._packet_id = 0
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
-        self._is_wiznet = hasattr(pool, "_interface") and hasattr(pool, "setdefaulttimeout")
+        self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
         self._own_buffer = bytearray(_BUFFER_BYTES)
         self._reset()
 
@@ -607,7 +601,7 @@ class _Link:
         self._start = self._end = self._skip = 0
         self._more = False
         self._fault = None
-        self._awaited = {}  # packet id -> topics of a SUBSCRIBE, else None
+        self._awaited = {}  # packet id -> topics of a SUBSCRIBE
         self._ping_at = None
         self._sent_early = self._acknowledged = self._is_settled = False
 
@@ -859,7 +853,7 @@ class _Link:
                 parts.append(_text(topic) + bytes((topics[topic],)))
             self._write(_packet(_SUBSCRIBE, *parts))
 
-    def _await(self, packet_id, topics=None):
+    def _await(self, packet_id, topics=()):
         """Expect an acknowledgement; with *packet_id* 0 under a number of our own."""
         while not packet_id or packet_id in self._awaited:
             self._packet_id = self._packet_id % 0x7FFF + 1
@@ -1069,22 +1063,16 @@ class _Link:
         self._owner.stats["received"] += 1
         self._owner._link_message(topic, payload)
 
-    def _acknowledge(self, packet_id):
-        """What was awaited under *packet_id*; False: nothing."""
-        topics = self._awaited.pop(packet_id, False)
-        if topics is not False:
-            self._acked_at = ticks_ms()
-            self._acknowledged = True
-        return topics
-
-    def _on_puback(self, head, body):
+    def _on_acknowledgement(self, head, body):
         packet_id = body[0] << 8 | body[1]
-        if self._acknowledge(packet_id) is None:
+        if packet_id not in self._awaited:
+            return
+        topics = self._awaited.pop(packet_id)
+        self._acked_at = ticks_ms()
+        self._acknowledged = True
+        if head == _PUBACK:
             self._attempts = 0  # the server takes what we send: this connection is good
             self._owner._link_acknowledged(packet_id)
-
-    def _on_suback(self, head, body):
-        topics = self._acknowledge(body[0] << 8 | body[1]) or ()
         for count, topic in enumerate(topics):
             if body[2 + count] > 2:
                 self._owner.stats["refused_subscriptions"] += 1
@@ -1096,9 +1084,9 @@ class _Link:
     _PACKETS = {  # what a server may send us, and who takes it
         _CONNACK: _on_connack,
         _PUBLISH: _on_publish,
-        _PUBACK: _on_puback,
-        _SUBACK: _on_suback,
-        _UNSUBACK: _on_suback,
+        _PUBACK: _on_acknowledgement,
+        _SUBACK: _on_acknowledgement,
+        _UNSUBACK: _on_acknowledgement,
         _PINGRESP: _on_pingresp,
     }
 
@@ -1109,28 +1097,17 @@ class _Link:
 class _Message:
     """An entry of the outbox: kept until it is acknowledged."""
 
-    def __init__(self, message_id, topic, payload, quality_of_service, flags, captured_ms):
-        self.id = message_id
+    def __init__(self, topic, payload, quality_of_service=1, flags=0, captured_ms=None):
         self.topic = topic
         self.payload = payload
         self.size = len(payload) + _OVERHEAD_BYTES
         self.quality_of_service = quality_of_service
         self.flags = flags
         self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
+        self.id = 0  # given with a place in the queue
         self.is_late = False
         self.packet_id = 0  # not 0: was sent, together with its neighbours of the same number
         self.failures = 0
-
-
-class _Request:
-    """What waits for its answer: an attribute request, or an RPC call of ours."""
-
-    def __init__(self, topic, body, callback, deadline, message_id):
-        self.topic = topic
-        self.body = body
-        self.callback = callback
-        self.deadline = deadline
-        self.message_id = message_id
 
 
 class _Shared(dict):
@@ -1153,13 +1130,6 @@ class _Shared(dict):
 
 
 _READ_SHARED = const(1)  # instead of a callback: the answer is for `shared`
-
-_INBOUND = (  # topic, longest first; decoder (None: leave bytes); method
-    (_ATTRIBUTES_RESPONSE, loads, "_on_attributes_response"),
-    (_ATTRIBUTES, loads, "_on_attributes_changed"),
-    (_RPC_REQUEST, None, "_on_rpc_request"),
-    (_RPC_RESPONSE, loads, "_on_rpc_response"),
-)
 
 
 def _default_client_id():
@@ -1236,33 +1206,33 @@ class TBDeviceMqttClient:
     :raises ValueError, TypeError: an argument that can't be right; the text names it
     """
 
-    connect_timeout = 5
+    connect_timeout: float = 5
     """Seconds that each step of one attempt (DNS, TCP, TLS) may block at most."""
-    request_timeout = 10
+    request_timeout: float = 10
     """Seconds after which a request without an answer fails with `TBTimeoutError`."""
-    max_message_bytes = 16384
+    max_message_bytes: int = 16384
     """The longest payload that is accepted or sent; a longer one is thrown away or refused."""
-    clean_session = True
+    clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
-    user_data = None
+    user_data: Any = None
     """Handed to the five callbacks below as their second argument."""
-    idle = None
+    idle: Optional[Callable[[], Any]] = None
     """Called while `connect`, `wait_for_msg` and `flush` wait, for example to feed a watchdog."""
-    on_connect = None
+    on_connect: Optional[Callable[..., Any]] = None
     """``on_connect(client, user_data, flags, rc)``, shaped as in MiniMQTT; both are 0."""
-    on_disconnect = None
+    on_disconnect: Optional[Callable[..., Any]] = None
     """``on_disconnect(client, user_data, rc)``: 0 after `disconnect`, 1 if it was lost."""
-    on_state = None
+    on_state: Optional[Callable[..., Any]] = None
     """``on_state(client, user_data, state, reason)``: each change of `state`, and why."""
-    on_publish = None
+    on_publish: Optional[Callable[..., Any]] = None
     """``on_publish(client, user_data, topic, message_id)``: acknowledged by the server."""
-    on_drop = None
+    on_drop: Optional[Callable[..., Any]] = None
     """``on_drop(client, user_data, topic, message_id, payload, reason)``: it won't be sent.
 
     Of those without a poll between them the first 64, and as many as fit into the queue, are told;
     ``stats["dropped"]`` counts all.
     """
-    last_error = None
+    last_error: Optional[Exception] = None
     """The last exception of the connection, the server or a handler."""
 
     def __init__(
@@ -1287,8 +1257,8 @@ class TBDeviceMqttClient:
         logger: Any = None,
     ) -> None:
         if not isinstance(host, str) or not host or "/" in host:
-            raise ValueError("host %r is no host name: leave out mqtt:// and the like" % (host,))
-        self.stats = dict.fromkeys(_COUNTERS, 0)
+            raise ValueError("host %r is no host name" % (host,))
+        self.stats: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         """Counters since the start; the names say what."""
         self._quality_of_service = 1
         self._quality_of_service = self._given(quality_of_service)
@@ -1312,10 +1282,11 @@ class TBDeviceMqttClient:
         self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
         self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         self._outbox_id = 0
+        self._outbox_packet_id = 0
         self._outbox_stamp_ms = 0
         self._outbox_epoch_ms: Optional[int] = None
 
-        self._requests = {}  # request id -> _Request
+        self._requests = {}  # request id -> _Message, with its name, callback and deadline
         self._last_id = 0  # of a request, or of an attribute subscription
 
         self._attributes_watches = {}  # id -> (key, or None for all, callback)
@@ -1323,7 +1294,7 @@ class TBDeviceMqttClient:
 
         self._rpc_handler = None
         self._rpc_methods = {}
-        self._rpc_memory = []  # [request id, checksum, reply or None, time, message id of it]
+        self._rpc_memory = []  # [request id, checksum of the request, reply or None, time]
 
     def _build_link(self, settings, access_token, tls, radio, network_adapter, socket_pool):
         host, port, client_id, keep_alive, username, password = settings
@@ -1433,11 +1404,11 @@ class TBDeviceMqttClient:
         self._link.stop()
         self._deliver()
 
-    def __enter__(self):
+    def __enter__(self) -> "TBDeviceMqttClient":
         self.connect()
         return self
 
-    def __exit__(self, *args):
+    def __exit__(self, *args: Any) -> None:
         if args[0] is None and self.connected:
             self.flush(self.request_timeout)
         self.disconnect()
@@ -1566,11 +1537,11 @@ class TBDeviceMqttClient:
                 is_expected = True
                 self._call(callback, (topic, payload))
         try:
-            for name, decode, method in _INBOUND:
+            for name, decode, method in self._INBOUND:
                 prefix = self._topics[name]
                 if topic.startswith(prefix):
                     message = payload if decode is None else decode(payload)
-                    getattr(self, method)(topic[len(prefix) :], message)
+                    method(self, topic[len(prefix) :], message)
                     return
             if not is_expected:
                 raise ValueError("nobody asked for it")
@@ -1586,41 +1557,42 @@ class TBDeviceMqttClient:
     # A question goes out through the outbox under a number; the answer, the deadline or the loss
     # of the connection ends it, whichever comes first. Whatever comes later finds no number.
 
-    def _ask(self, topic, body, callback, timeout):
-        """Send a question to the *topic* of that name in ``_topics``; its request id."""
+    def _ask(self, name, body, callback, timeout):
+        """Queue a question to the topic of that *name*; its request id."""
         if callback is not None and callback is not _READ_SHARED:
             _check_callback(callback)
         if len(self._requests) >= _MAX_REQUESTS:
-            raise TBError("%d requests wait for their answers already" % _MAX_REQUESTS)
+            raise TBError("%d requests wait already" % _MAX_REQUESTS)
         if timeout is None:
             timeout = self.request_timeout
         limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
         request_id = self._last_id + 1
-        self._listen(topic + 1)  # where its answers come
-        message_id = self._outbox_put(self._topics[topic] + str(request_id), body, 1)
+        self._listen(name + 1)  # where its answers come
+        request = _Message(self._topics[name] + str(request_id), body)
+        self._outbox_put(request)
         self._last_id = request_id
-        deadline = ticks_add(ticks_ms(), limit_ms)
-        self._requests[request_id] = _Request(topic, body, callback, deadline, message_id)
+        request.name, request.callback = name, callback
+        request.deadline = ticks_add(ticks_ms(), limit_ms)
+        self._requests[request_id] = request
         return request_id
 
-    def _answered(self, topic, request_id):
+    def _answered(self, name, request_id):
         """The callback that waits for this. ValueError: late, twice, or somebody else's."""
         request = self._requests.get(request_id)
-        if request is None or request.topic != topic:
-            raise ValueError("no request waits for it")
+        if request is None or request.name != name:
+            raise ValueError("nobody asked for it")
         del self._requests[request_id]
         return request.callback
 
     def _request_fail(self, request_id, error):
         request = self._requests.pop(request_id)
-        message = self._outbox_find(request.message_id)
-        if message is not None and not message.packet_id:
-            self._outbox_end(message, None)  # nobody wants to know any more
+        if request in self._outbox and not request.packet_id:
+            self._outbox_end(request, None)  # nobody wants to know any more
         if request.callback is _READ_SHARED:
             if self.connected:
                 self._attributes_read_shared()
         elif request.callback is not None:
-            is_call = request.topic == _RPC_REQUEST
+            is_call = request.name == _RPC_REQUEST
             arguments = (request_id, None, error) if is_call else (None, error)
             self._events.append((request.callback, arguments))
 
@@ -1635,15 +1607,13 @@ class TBDeviceMqttClient:
     def _requests_interrupt(self, state):
         """Asking for attributes again does no harm; what a call of ours has done nobody knows."""
         for request_id, request in list(self._requests.items()):
-            is_call = request.topic == _RPC_REQUEST
-            if state == _STOPPED or (is_call and not self._outbox_find(request.message_id)):
+            is_call = request.name == _RPC_REQUEST
+            if state == _STOPPED or (is_call and request not in self._outbox):
                 self._request_fail(request_id, TBError("disconnected before the answer came"))
 
     def _requests_repeat(self):
-        for request_id, request in self._requests.items():
-            if not self._outbox_find(request.message_id):
-                topic = self._topics[request.topic] + str(request_id)
-                request.message_id = self._outbox_put(topic, request.body, 1)
+        for request in self._requests.values():
+            self._outbox_again(request)
         if self._attributes_shared is not None:
             self._attributes_read_shared()
 
@@ -1660,21 +1630,19 @@ class TBDeviceMqttClient:
 
     def _send(self, topic, payload, quality_of_service, flags=0):
         """Queue a message and send what can be sent. Its number, which `on_publish` tells."""
-        message_id = self._outbox_put(topic, payload, quality_of_service, flags)
+        message = _Message(topic, payload, quality_of_service, flags)
+        self._outbox_put(message)
         self._outbox_try()
-        return message_id
+        return message.id
 
     def _message_limit(self):
         limit = min(self.max_message_bytes, _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES)
         return min(limit, self._outbox_max_bytes - _OVERHEAD_BYTES)
 
-    def _outbox_put(self, topic, payload, quality_of_service, flags=0, captured_ms=None):
-        _check_size(topic, payload, self._message_limit())
-        while True:
-            self._outbox_id = self._outbox_id % (_SUBSCRIBE_IDS - 1) + 1
-            if not self._outbox_find(self._outbox_id):
-                break
-        message = _Message(self._outbox_id, topic, payload, quality_of_service, flags, captured_ms)
+    def _outbox_put(self, message):
+        _check_size(message.topic, message.payload, self._message_limit())
+        self._outbox_id += 1
+        message.id = self._outbox_id
         message.is_late = not self.connected
         self._outbox.append(message)
         self._outbox_bytes += message.size
@@ -1689,11 +1657,11 @@ class TBDeviceMqttClient:
             self._outbox_drop(old, "queue full")
         return message.id
 
-    def _outbox_find(self, message_id):
-        for message in self._outbox:
-            if message.id == message_id:
-                return message
-        return None
+    def _outbox_again(self, message):
+        """Queue what was sent before, unless it is still there."""
+        if message not in self._outbox:
+            message.packet_id = 0
+            self._outbox_put(message)
 
     def _outbox_end(self, message, callback, *args):
         """Take *message* out, and have the callback of its end called."""
@@ -1766,15 +1734,17 @@ class TBDeviceMqttClient:
             self.stats["resent"] += 1
         else:
             self.stats["sent"] += 1
+            self._outbox_packet_id = self._outbox_packet_id % (_SUBSCRIBE_IDS - 1) + 1
+        packet_id = first.packet_id or self._outbox_packet_id
         if first.quality_of_service:
             for message in messages:
-                message.packet_id = first.id
+                message.packet_id = packet_id
             self._outbox_sent += len(messages)
             self._outbox_packets += 1
         else:
             for message in messages:
                 self._outbox_end(message, self.on_publish)
-        self._link.publish(first.topic, payload, first.quality_of_service, first.id, flags)
+        self._link.publish(first.topic, payload, first.quality_of_service, packet_id, flags)
 
     def _outbox_telemetry(self, messages):
         """The payload of *messages*. Late readings tell their time, if the clock is set."""
@@ -1861,9 +1831,10 @@ class TBDeviceMqttClient:
             if not has_time:
                 captured_ms = max(monotonic_ns() // 1000000, self._outbox_stamp_ms + 1)
                 self._outbox_stamp_ms = captured_ms + readings.count(b"\n")
-            message_id = self._outbox_put(
+            message = _Message(
                 self._topics[_TELEMETRY], readings, quality_of_service, 0, captured_ms
             )
+            message_id = self._outbox_put(message)
         self._outbox_try()
         return message_id
 
@@ -1883,7 +1854,7 @@ class TBDeviceMqttClient:
     # to us: asked for by request_attributes(), or pushed to those who subscribed.
 
     def send_attributes(
-        self, data: dict, quality_of_service: Optional[int] = None
+        self, data: "dict[str, Any]", quality_of_service: Optional[int] = None
     ) -> Optional[int]:
         """Send client attributes, ``{key: value}``.
 
@@ -1990,7 +1961,7 @@ class TBDeviceMqttClient:
             self._call(watch[1], (result, None))
 
     @property
-    def shared(self) -> dict:
+    def shared(self) -> "dict[str, Any]":
         """The last known shared attributes: ``client.shared["interval"]``.
 
         From its first use on it is read again after each connect, and what differs reaches the
@@ -2015,15 +1986,14 @@ class TBDeviceMqttClient:
     def _attributes_compare(self, values):
         """Take over all shared attributes; what differs is told as a push would have told it."""
         shared = self._attributes_shared
-        deleted = [
-            key
-            for key in shared
-            if key not in values
-            and (key not in shared.defaults or shared[key] != shared.defaults[key])
-        ]
-        changed = {
-            key: values[key] for key in values if key not in shared or shared[key] != values[key]
-        }
+        changed, deleted = {}, []
+        for key in values:
+            if key not in shared or shared[key] != values[key]:
+                changed[key] = values[key]
+        for key in shared:
+            is_default = key in shared.defaults and shared[key] == shared.defaults[key]
+            if key not in values and not is_default:
+                deleted.append(key)
         shared.take(changed, deleted)
         if changed:
             self._attributes_tell(changed, changed)
@@ -2050,7 +2020,7 @@ class TBDeviceMqttClient:
         else:
             self._listen(_RPC_REQUEST)
 
-    def rpc(self, method: str) -> Callable:
+    def rpc(self, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator: the function answers RPCs of that name.
 
         It gets *params*; what it returns is the reply. If it raises, or if nobody answers to a
@@ -2108,12 +2078,13 @@ class TBDeviceMqttClient:
         return self._rpc_reply(int(request_id), self._rpc_text(response))
 
     def _rpc_reply(self, request_id, payload):
-        message_id = self._send(self._topics[_RPC_RESPONSE] + str(request_id), payload, 1)
+        reply = _Message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
+        self._outbox_put(reply)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id:
-                remembered[2] = payload
-                remembered[4] = message_id
-        return message_id
+                remembered[2] = reply
+        self._outbox_try()
+        return reply.id
 
     def _rpc_is_repeated(self, request_id, payload):
         """Whether this very request was executed before; its reply, if known, is sent again."""
@@ -2123,9 +2094,9 @@ class TBDeviceMqttClient:
             if remembered[0] == request_id and remembered[1] == checksum:
                 self.stats["rpc_repeated"] += 1
                 if remembered[2] is not None:
-                    self._rpc_reply(request_id, remembered[2])
+                    self._outbox_again(remembered[2])
                 return True
-        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000, 0])
+        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
         del self._rpc_memory[:-_MAX_MESSAGES]
         return False
 
@@ -2137,7 +2108,7 @@ class TBDeviceMqttClient:
         now_ms = monotonic_ns() // 1000000
         kept = []
         for count, remembered in enumerate(self._rpc_memory):
-            is_delivered = not self._outbox_find(remembered[4])
+            is_delivered = remembered[2] not in self._outbox
             if not (is_online and is_delivered):
                 remembered[3] = now_ms
             is_kept = not is_delivered or remembered[2] is None
@@ -2176,6 +2147,13 @@ class TBDeviceMqttClient:
         callback = self._answered(_RPC_REQUEST, request_id)
         if callback is not None:
             self._call(callback, (request_id, result, None))
+
+    _INBOUND = (  # topic, longest first; decoder (None: leave bytes); method
+        (_ATTRIBUTES_RESPONSE, loads, _on_attributes_response),
+        (_ATTRIBUTES, loads, _on_attributes_changed),
+        (_RPC_REQUEST, None, _on_rpc_request),
+        (_RPC_RESPONSE, loads, _on_rpc_response),
+    )
 
     # --- client: claim -------------------------------------------------------------------------
 
@@ -2275,6 +2253,6 @@ class TBDeviceMqttClient:
         _check_topic(topic, False)
         quality_of_service = self._given(quality_of_service)
         if self.state != _STOPPED:
-            raise TBError("will_set: to be called before connect()")
+            raise TBError("will_set: call it before connect()")
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
         self._link.mqtt.will_set(topic, payload, qos=quality_of_service, retain=retain)

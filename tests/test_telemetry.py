@@ -281,7 +281,7 @@ BAD = [  # data, error, what its text names
     ({"a": {"b": 1, 42: 1}}, TypeError, "42"),
     ({"a": {"": 1}}, ValueError, "''"),
     ([], ValueError, r"\[\]"),
-    ((), ValueError, r"\[\]"),
+    ((), ValueError, r"\(\)"),
     ({}, ValueError, r"\{\}"),
     ([{}], ValueError, r"\{\}"),
     ([{"a": 1}, {}], ValueError, r"\{\}"),
