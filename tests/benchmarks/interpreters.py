@@ -29,6 +29,7 @@ _PACKAGE = "@micropython/micropython-webassembly-pyscript"
 _VERSION = "1.27.0"
 _HEAP_BYTES = 1024 * 1024  # nothing is too large for these
 STACK_BYTES = 8192
+SOCKET = _SCENES / "loopback.py"
 
 NAME = "%s %s" % (_PACKAGE, _VERSION)
 LIBRARY = "tb_device_mqtt"
