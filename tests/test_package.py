@@ -201,7 +201,6 @@ def test_the_installed_module_sends_telemetry(environment, server, device, tmp_p
 # --- types ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="attributes and __enter__ have no types yet")
 def test_type_checkers_know_the_installed_module(environment, tmp_path):
     assert wrongly_judged(tmp_path, "--python-executable", environment, MYPYPATH="") == []
 

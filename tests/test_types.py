@@ -64,10 +64,6 @@ def is_open(annotation):
     return annotation is None or getattr(annotation, "id", "") in ("dict", "list", "Callable")
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="attributes and __enter__ have no types yet")
-
-
-@NOT_YET
 def test_everything_public_has_a_type():
     assert without_type(SOURCE) == []
 
@@ -92,7 +88,6 @@ def test_what_has_no_type_is_found(source, found):
     assert without_type(source) == found
 
 
-@NOT_YET
 def test_a_program_beside_the_module_is_checked(tmp_path):
     paths = (ROOT, ROOT / "tests" / "typings")
     assert wrongly_judged(tmp_path, MYPYPATH=os.pathsep.join(map(str, paths))) == []
