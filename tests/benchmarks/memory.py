@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import leaving_out
-from .interpreters import (
+from .heaps import (
     LIBRARY,
     MODULES,
     NAME,
@@ -41,9 +41,9 @@ _FIRMWARE = "import binascii, errno, json, random, struct, time"  # there withou
 _IMPORTS = [_FIRMWARE] + ["import " + module for module in MODULES]
 _LOOPBACK = "import gc, sys, loopback\nsys.modules['select'] = loopback\npool = loopback.Pool()"
 _CLIENT = """client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", socket_pool=pool)
-assert client.connect(1)
+assert client.connect(3)
 client.send_telemetry({"temperature": 21.5})
-assert client.flush(1)"""
+assert client.flush(3)"""
 _SCENES = "from scenes import *"
 _START = "start()"
 _IDLE = """def idle():
