@@ -14,9 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+import tb_device_mqtt
 from benchmarks import (
     deep_sleep,
     delivery,
+    drivers,
     endurance,
     environment,
     fleet,
@@ -31,6 +33,7 @@ BENCHMARKS = {
     function.__name__: function
     for function in (
         polls.idle,
+        polls.animation,
         polls.longest_call,
         polls.notice,
         rpc.rpc_round_trip,
@@ -53,6 +56,17 @@ ON_REQUEST = {  # run by name alone: for whoever makes the module smaller
     "memory_by_function": memory.memory_by_function,
 }
 
+_PAGE = """# Benchmarks
+
+What `python3 run.py bench --write` printed. Every client runs in a process of its own, against
+the same stand-in of ThingsBoard, in the same run; `tests/benchmarks/peers` has how each is used.
+A budget is what this library has to keep.
+
+```text
+%s
+```
+"""
+
 QUICK = {"outage": {"interval_s": 0.1}}  # sizes that --quick sets
 PICTURES = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks"
 
@@ -60,27 +74,41 @@ PICTURES = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks"
 def main(arguments):
     options = _parse(arguments)
     print(_machine() + "\n", flush=True)
+    sections = []
     missed = {True: [], False: []}  # whether enforced: names
     for name in options.names or BENCHMARKS:
         benchmark = BENCHMARKS.get(name) or ON_REQUEST[name]
-        print("## %s: %s\n" % (name, inspect.getdoc(benchmark).splitlines()[0]), flush=True)
+        question = inspect.getdoc(benchmark).splitlines()[0]
+        print("## %s: %s\n" % (name, question), flush=True)
         table = benchmark(**(QUICK.get(name, {}) if options.quick else {}))
         print(table.text() + "\n", flush=True)
-        if options.write and table.draw is not None:
-            _write_picture(table)
+        is_drawn = options.write and table.draw is not None and _write_picture(table)
+        picture = "![%s](%s.svg)\n\n" % (question, name) if is_drawn else ""
+        sections.append("## %s\n\n%s%s\n" % (question, picture, table.text()))
         for row in table.broken:
             missed[row.budget.is_enforced].append("%s, %s" % (name, row.what))
+    if options.write and not options.names:  # a part would replace the whole
+        _write_page(sections)
     print("Budgets missed: " + ("; ".join(missed[True]) or "none"))
     print("Missed, not enforced: " + ("; ".join(missed[False]) or "none"))
     return 1 if missed[True] else 0
 
 
 def _write_picture(table):
+    """Whether that could be done."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     try:
         table.draw(PICTURES)
     except environment.Missing as error:
         print("%s\n" % error, flush=True)
+        return False
+    return True
+
+
+def _write_page(sections):
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page = "\n".join([_PAGE % _machine(), *sections])
+    (PICTURES / "README.md").write_text(page, encoding="utf-8")
 
 
 def _parse(arguments):
@@ -96,7 +124,9 @@ def _parse(arguments):
         "--quick", action="store_true", help="an outage of 6 s instead of 60, with 10 readings a s"
     )
     parser.add_argument(
-        "--write", action="store_true", help="draw the pictures of docs/benchmarks anew"
+        "--write",
+        action="store_true",
+        help="draw the pictures of docs/benchmarks anew; without names its page too",
     )
     options = parser.parse_args(arguments)
     for name in options.names:
@@ -111,7 +141,9 @@ def _machine():
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "machine": "%s, %s cores" % (_cpu(), os.cpu_count()),
         "Python": platform.python_version(),
+        "ours": tb_device_mqtt.__version__,
         "MiniMQTT": importlib.metadata.version("adafruit-circuitpython-minimqtt"),
+        "peers": ", ".join("%s %s" % version for version in drivers.versions().items()),
     }
     return "\n".join("%-9s %s" % (name + ":", fact) for name, fact in facts.items())
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / ".venv" / "peers"
 _REQUIREMENTS = ROOT / "requirements-bench.txt"
 _INSTALL_S = 180
+_WORDS = 100
 _NETWORK = ["--retries", "1", "--timeout", "15"]  # without a network it is said soon
 
 
@@ -46,6 +47,16 @@ def variables(*folders):
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 
+def versions():
+    """``{name: version}`` of what the requirements name, but for what draws."""
+    found = re.findall(r"^([\w-]+)(?:==| @ \S*/)([\w.]+?)(?:\.zip)?(?:;.*)?$", _text(), re.M)
+    return {name: version[:10] for name, version in found if name != "matplotlib"}
+
+
+def _text():
+    return _REQUIREMENTS.read_text(encoding="utf-8")
+
+
 @functools.cache  # what can't be installed is tried once
 def _install(name):
     """Why it can't be installed, or None."""
@@ -62,7 +73,7 @@ def _install(name):
             timeout=_INSTALL_S,
         )
     except subprocess.CalledProcessError as error:
-        return _last_line(error.stderr) or "pip failed"
+        return shortened(error.stderr) or "pip failed"
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     _stamp(name).touch()
@@ -70,8 +81,7 @@ def _install(name):
 
 
 def _lines(name):
-    lines = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if re.split("[=;]", line)[0] == name]
+    return [line for line in _text().splitlines() if re.split("[=; ]", line)[0] == name]
 
 
 def _stamp(name):
@@ -79,5 +89,7 @@ def _stamp(name):
     return FOLDER / name / ("ready-" + hashlib.sha256(facts.encode()).hexdigest()[:16])
 
 
-def _last_line(text):
-    return text.strip().rpartition("\n")[2]
+def shortened(text):
+    """The beginning of the last line, where tools say what went wrong."""
+    line = text.strip().rpartition("\n")[2]
+    return line if len(line) <= _WORDS else line[:_WORDS] + "..."

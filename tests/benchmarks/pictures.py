@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
-LESS = "less is better"
-MORE = "more is better"
+from benchmarks.tables import LESS
+from benchmarks.tables import figure as number
 
 _DECADES = 30  # from this ratio of the largest to the smallest on a linear scale shows nothing
 _COLOURS = {True: "#1b7f4b", False: "#9aa5b1"}  # ours, others
@@ -40,12 +40,16 @@ _STYLE = {
 
 
 class Bar(NamedTuple):
-    """A bar; *value* None or a text: there is nothing to draw, and why. *panel*: its heading."""
+    """A bar; *value* None or a text: there is nothing to draw, and why. *panel*: its heading.
+
+    *unit*: if it is not that of the whole picture.
+    """
 
     name: str
     value: Union[float, str, None]
     is_ours: bool = False
     panel: str = ""
+    unit: str = ""
 
 
 class Line(NamedTuple):
@@ -129,8 +133,6 @@ def _draw_bars(path, title, panels, unit, better):
 
 
 def _draw_panel(axes, heading, rows, unit):
-    from benchmarks.tables import figure as number
-
     drawn = [row.value for row in rows if _is_number(row.value)]
     is_log = spans_decades(drawn)
     if is_log:
@@ -138,6 +140,7 @@ def _draw_panel(axes, heading, rows, unit):
         axes.set_xlim(min(value for value in drawn if value > 0) / 2, max(drawn) * 8)
     else:
         axes.set_xlim(0, max(drawn, default=1) * 1.18 or 1)
+    unit = rows[0].unit or unit
     start = axes.get_xlim()[0]
     for place, row in enumerate(rows):
         length = row.value if _is_number(row.value) else 0

@@ -2,53 +2,54 @@
 # SPDX-License-Identifier: MIT
 """How long a call keeps the main loop waiting, and how soon a loss is noticed."""
 
-import contextlib
 import time
 import tracemalloc
 
 from helpers import run_until
 
-from . import rig
-from .tables import Row, Table, at_most, below
+from . import drivers, rig
+from .tables import LESS, MORE, Column, Comparison, Row, Table, at_most, below
 
 _LONGEST_MS = 50  # any single call, but for an attempt to connect
 _NOTICE_MS = 50  # until a close is found
 _STEP_S = 0.25  # between two steps of a trouble
 _SPIN_MAX_MS = 1
+_INTO_THE_POLL_S = 0.3
+# umqtt.robust connects again inside of its methods, and tells nobody.
+_NOTICING = drivers.PEERS
 
 # --- idle ---
 
 
-def idle(polls=20000, runs=5, peer_calls=3):
+def idle(polls=20000, seconds=4, peers=drivers.PEERS):
     """What does a poll cost while nothing happens?"""
+
+    def question(driver):
+        with rig.stand_in() as (server, _device):
+            driver.open(server.port, serves=True)
+            seen = driver.do("idle", calls=polls, seconds=seconds, timeout=4 * seconds + 10)
+        return {None: seen["text"]} if "text" in seen else seen
+
+    answers, left_out = drivers.ask(peers, question)
     with rig.stand_in() as (server, _device), rig.online(server.port, rpc=abs) as client:
-        took_us = [_poll_times_us(client, polls) for _ in range(runs)]
         peak_bytes = _peak_bytes(client, polls // 10)
         left_bytes = _left_bytes(client, polls)
-    peer_us = {seconds: _peer_loop_us(seconds, peer_calls) for seconds in (1, 0.01)}
-    medians = [rig.median(times) for times in took_us]
-    return Table(
-        [
-            Row("median", rig.median(medians), "us", below(10), peer=peer_us[1]),
-            Row("p99", rig.median([rig.percentile(t, 99) for t in took_us]), "us", below(100)),
-            Row("longest of all", max(map(max, took_us)), "us"),
+    return Comparison(
+        "idle",
+        "How long an idle call of the main loop takes",
+        LESS,
+        [Column("median", "us", below(10)), Column("p99", "us", below(100))],
+        answers,
+        "%d calls, or as many as there are in %d s, connected and subscribed to RPCs. Of MiniMQTT "
+        "and the CircuitPython SDK it is loop() with its default timeout, of paho-mqtt loop(0) "
+        "without its thread, of umqtt check_msg(). MicroPython tells whole microseconds."
+        % (polls, seconds),
+        *left_out,
+        rows=[
             Row("most bytes held during a poll", peak_bytes, "B"),
             Row("bytes left by all polls together", left_bytes, "B", at_most(1024)),
-            Row("MiniMQTT with socket_timeout=0.01", None, "us", peer=peer_us[0.01]),
         ],
-        "Medians of %d runs of %d polls. MiniMQTT: %d calls of loop(timeout) with the smallest "
-        "timeout that it allows, its socket_timeout, by default 1 s." % (runs, polls, peer_calls),
     )
-
-
-def _poll_times_us(client, polls):
-    clock, poll = time.perf_counter_ns, client.check_for_msg
-    times = []
-    for _ in range(polls):
-        started = clock()
-        poll()
-        times.append((clock() - started) / 1000)
-    return times
 
 
 def _peak_bytes(client, polls):
@@ -73,15 +74,33 @@ def _left_bytes(client, polls):
         return held_bytes() - before
 
 
-def _peer_loop_us(socket_timeout, calls):
-    times = []
-    options = {"socket_timeout": socket_timeout}
-    with rig.stand_in() as (server, _device), rig.peer(server.port, **options) as mqtt:
-        for _ in range(calls):
-            watch = rig.Stopwatch()
-            mqtt.loop(socket_timeout)
-            times.append(watch.ms * 1000)
-    return rig.median(times)
+# --- animation ---
+
+
+def animation(seconds=2, peers=(drivers.NOBODY, *drivers.PEERS)):
+    """How fast does an animation run beside a client that is connected?"""
+
+    def question(driver):
+        with rig.stand_in() as (server, _device):
+            driver.open(server.port, serves=True)
+            return driver.do("animate", seconds=seconds, timeout=seconds + 10)
+
+    with_itself = (*peers, drivers.NOBODY_ON_MICROPYTHON)
+    answers, left_out = drivers.ask(with_itself if len(peers) > 2 else peers, question)
+    return Comparison(
+        "animation",
+        "Passes of a main loop beside a client",
+        MORE,
+        [
+            Column("rate", "/s"),
+            Column("longest", "ms", is_pictured=False),
+        ],
+        answers,
+        "One pass computes 30 pixels and polls the client once; without a poll where a thread does "
+        "the work. The longest is the longest time from one pass to the next, within %d s: on a "
+        "busy machine that is the machine's doing." % seconds,
+        *left_out,
+    )
 
 
 # --- longest_call ---
@@ -245,26 +264,65 @@ def _peer_timeouts(recv_timeout_s):
 # --- notice ---
 
 
-def notice(runs=20, silences=3, keep_alive=4, peer_timeout_s=10):
+def notice(runs=20, silences=3, keep_alive=4, patience_s=12, peers=_NOTICING):
     """How soon is a connection that is gone noticed?"""
     rows = []
     for name, rst in (("FIN", False), ("RST", True)):
         took_ms = [_notice_close_ms(rst) for _ in range(runs)]
-        peer_ms = _peer_notice_ms(rst, keep_alive, peer_timeout_s)
         budget, beside = at_most(_NOTICE_MS), {"median": rig.median(took_ms)}
-        rows.append(Row(name + ", longest", max(took_ms), "ms", budget, peer_ms, beside))
-    peer_ms = _peer_notice_ms(None, keep_alive, peer_timeout_s)
+        rows.append(Row(name + ", longest", max(took_ms), "ms", budget, beside=beside))
     for name, quality_of_service in (("idle", None), ("while sending QoS 0", 0)):
         took_ms = [_notice_silence_ms(keep_alive, quality_of_service) for _ in range(silences)]
         budget, beside = at_most(keep_alive * 1000), {"median": rig.median(took_ms)}
-        rows.append(Row("silence, %s, longest" % name, max(took_ms), "ms", budget, peer_ms, beside))
-        peer_ms = None
-    return Table(
-        rows,
-        "%d closed connections each, %d silences each with keep_alive=%d, until `connected` is "
-        "False. MiniMQTT: once each, until loop() raises, recv_timeout %g s."
-        % (runs, silences, keep_alive, peer_timeout_s),
+        rows.append(Row("silence, %s, longest" % name, max(took_ms), "ms", budget, beside=beside))
+    answers, left_out = _notice_all(keep_alive, patience_s, peers)
+    return Comparison(
+        "notice",
+        "Until a lost connection is noticed",
+        LESS,
+        [Column(name, "ms") for name in _LOSSES],
+        answers,
+        "Above, once each: polls with a pause of 1 ms, keep-alive %d s where it can be set, until "
+        "the client says that it is not connected, or raises; all at the same time. umqtt leaves "
+        "pings to the program, which sends them. Below: %d closed connections each, %d silences "
+        "each, until `connected` is False." % (keep_alive, runs, silences),
+        *left_out,
+        rows=rows,
     )
+
+
+_LOSSES = ("FIN", "RST", "silence")
+
+
+def _notice_all(keep_alive, patience_s, peers):
+    """Each loss of each client, one loss at a time."""
+    answers = {peer.name: {} for peer in peers}
+    for loss in _LOSSES:
+
+        def question(driver, loss=loss):
+            return {loss: _lose(driver, loss, keep_alive, patience_s)}
+
+        seen, left_out = drivers.ask(peers, question, together=True)
+        for name, answer in seen.items():
+            answers[name][loss] = answer.get(loss, answer.get(None))
+    return {name: answer for name, answer in answers.items() if answer}, left_out
+
+
+def _lose(driver, loss, keep_alive, patience_s):
+    """Milliseconds, or words."""
+    with rig.stand_in() as (server, device):
+        driver.open(server.port, keep_alive=keep_alive)
+        driver.start("notice", seconds=patience_s)
+        time.sleep(_INTO_THE_POLL_S)
+        watch = rig.Stopwatch()
+        if loss == "silence":
+            server.faults.silent = True
+        else:
+            device.disconnect(rst=loss == "RST")
+        # A call that blocks may end long after the time is over.
+        if driver.answer(patience_s + 12)["noticed"]:
+            return watch.ms
+        return "not within %g s" % patience_s
 
 
 def _notice_close_ms(rst):
@@ -289,19 +347,4 @@ def _notice_silence_ms(keep_alive, quality_of_service):
         server.faults.silent = True
         watch = rig.Stopwatch()
         run_until(client, is_noticed, timeout=keep_alive * 10)
-        return watch.ms
-
-
-def _peer_notice_ms(rst, keep_alive, timeout_s):
-    """*rst*: whether it is RST or FIN; None is silence."""
-    options = {"keep_alive": keep_alive, **_peer_timeouts(timeout_s)}
-    with rig.stand_in() as (server, device), rig.peer(server.port, **options) as mqtt:
-        if rst is None:
-            server.faults.silent = True
-        else:
-            device.disconnect(rst)
-        watch = rig.Stopwatch()
-        with contextlib.suppress(*rig.PEER_ERRORS):
-            while watch.s < 10 * keep_alive:
-                mqtt.loop()
         return watch.ms

@@ -31,7 +31,7 @@ RPC_REQUESTS = "v1/devices/me/rpc/request/+"
 _SETTLE_S = 0.05
 _FRAMES = 8  # deep enough to see that json.dumps was called by us
 _TCP_INFO_BYTES = 192
-_DATA_SEGS_OUT = 156  # its place in struct tcp_info of Linux
+_DATA_SEGS_IN, _DATA_SEGS_OUT = 152, 156  # their places in struct tcp_info of Linux
 
 PEER_ERRORS = (minimqtt.MMQTTException, OSError)
 
@@ -137,20 +137,19 @@ class CountingSocket(socket.socket):
     @property
     def segments(self):
         """Segments with data that the kernel has sent; None where it does not say."""
-        if not hasattr(socket, "TCP_INFO"):
-            return None
-        info = self.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        if len(info) < _DATA_SEGS_OUT + 4:
-            return None
-        return struct.unpack_from("I", info, _DATA_SEGS_OUT)[0]
+        return _tcp_info(self, _DATA_SEGS_OUT)
 
 
-class NoDelaySocket(socket.socket):
-    """What MiniMQTT could have for the asking, and does not ask for."""
+def segments_received(sock):
+    """Segments with data that have come in; None where the kernel does not say."""
+    return _tcp_info(sock, _DATA_SEGS_IN)
 
-    def connect(self, address):
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().connect(address)
+
+def _tcp_info(sock, place):
+    if not hasattr(socket, "TCP_INFO"):
+        return None
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return struct.unpack_from("I", info, place)[0] if len(info) >= place + 4 else None
 
 
 # --- statistics ---

@@ -6,73 +6,57 @@ import time
 
 from helpers import run_until
 
-from . import rig
-from .tables import Row, Table, exactly
+from . import drivers, rig
+from .tables import LESS, Column, Comparison, Row, Table, exactly
 
 _TIMEOUT_S = 60
+_LAST_S = 0.2  # a device still answers when the last RPC has come
 
 # --- rpc_round_trip ---
 
 
-def rpc_round_trip(calls=1000, runs=3, peer_calls=5):
+def rpc_round_trip(seconds=3, peers=drivers.PEERS):
     """How long does the server wait for the reply to an RPC?"""
-    with rig.stand_in() as (server, device), rig.online(server.port, rpc=abs) as client:
-        took_ms = [_round_trips_ms(client, device, calls) for _ in range(runs)]
-    peer_ms = _peer_round_trips_ms(peer_calls)
-    rows = [
-        Row("p%d" % percent, rig.median(figures), "ms", peer=rig.percentile(peer_ms, percent))
-        for percent, figures in (
-            (percent, [rig.percentile(times, percent) for times in took_ms]) for percent in (50, 99)
-        )
-    ]
-    rows.append(Row("longest", max(map(max, took_ms)), "ms", peer=max(peer_ms)))
-    return Table(
-        rows,
-        "Medians of %d runs of %d RPCs, one after the other. MiniMQTT: %d, each answered with "
-        "publish(qos=1) in on_message, inside loop()." % (runs, calls, peer_calls),
+
+    def question(driver):
+        with rig.stand_in() as (server, device):
+            driver.open(server.port, serves=True)
+            driver.start("serve", seconds=seconds)
+            took_ms = _round_trips_ms(device, seconds - _LAST_S)
+            driver.answer(seconds + 10)
+        if not took_ms:
+            return {None: "no reply in %g s" % seconds}
+        percents = {"p%d" % percent: rig.percentile(took_ms, percent) for percent in (50, 99)}
+        return {**percents, "longest": max(took_ms), "RPCs": len(took_ms)}
+
+    answers, left_out = drivers.ask(peers, question)
+    return Comparison(
+        "rpc_round_trip",
+        "From an RPC of the server to the reply of the device",
+        LESS,
+        [
+            Column("p50", "ms"),
+            Column("p99", "ms"),
+            Column("longest", "ms", is_pictured=False),
+            Column("RPCs", is_pictured=False),
+        ],
+        answers,
+        "RPCs one after the other for %g s, answered with QoS 1." % (seconds - _LAST_S),
+        *left_out,
     )
 
 
-class _TimedCall:
-    """An RPC, and when its reply was there: that may be inside of a long call of the client."""
-
-    def __init__(self, device, params):
-        self._watch = rig.Stopwatch()
-        self._future = device.call_rpc("echo", params, timeout=_TIMEOUT_S)
-        self.took_ms = None
-        self._future.add_done_callback(self._note)
-
-    def _note(self, _future):
-        self.took_ms = self._watch.ms
-
-    def is_answered(self):
-        return self.took_ms is not None
-
-
-def _round_trips_ms(client, device, calls):
+def _round_trips_ms(device, seconds):
+    """Of one RPC after the other; the last may have no reply."""
     times = []
-    for number in range(calls):
-        call = _TimedCall(device, number)
-        while not call.is_answered():
-            client.check_for_msg()
-            time.sleep(0)  # the server's thread is to run
-        times.append(call.took_ms)
-    return times
-
-
-def _peer_round_trips_ms(calls):
-    def answer(mqtt, topic, _message):
-        mqtt.publish(topic.replace("request", "response"), "1", False, 1)
-
-    times = []
-    with rig.stand_in() as (server, device), rig.peer(server.port) as mqtt:
-        mqtt.on_message = answer
-        mqtt.subscribe(rig.RPC_REQUESTS, 1)
-        for number in range(calls):
-            call = _TimedCall(device, number)
-            while not call.is_answered():
-                mqtt.loop()
-            times.append(call.took_ms)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        watch = rig.Stopwatch()
+        try:
+            device.rpc("echo", len(times), timeout=max(0.01, end + _LAST_S - time.monotonic()))
+        except TimeoutError:
+            break
+        times.append(watch.ms)
     return times
 
 

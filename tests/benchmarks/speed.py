@@ -1,120 +1,88 @@
 # SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
 # SPDX-License-Identifier: MIT
-"""Messages per second, and what one costs on the wire."""
+"""Messages per second, the first one, and what one costs on the wire."""
 
 import contextlib
-import json
-import socket
+import ssl
+import tempfile
 import time
+from pathlib import Path
 
+from certificates import Certificates
 from faults.proxy import FaultProxy
 from helpers import wait_until
+from local_server import LocalServer
 
-from . import rig
-from .tables import Row, Table, above, at_most, exactly
+from . import drivers, rig
+from .tables import LESS, MORE, Column, Comparison, Row, above, at_most, exactly
 
-_ROUND_TRIPS_MS = (0, 20, 80)
 _SLOW_MS = 80
+_LINKS = [(qos, round_trip_ms) for qos in (1, 0) for round_trip_ms in (0, 20, _SLOW_MS)]
 _RATE = 80  # messages a second at QoS 1 over the slow link
 _RATIO = 5  # of that to MiniMQTT's
-_IN_HAND = 32
+_KEPT = 32  # messages that the server remembers
 _TIMEOUT_S = 60
+_QUIET_S = 0.1
+_ARRIVE_S = 20  # QoS 0: until the server has taken all of what was sent so fast
 
 # --- rate ---
 
 
-def rate(seconds=1.0, runs=3):
+def rate(seconds=1.0, links=_LINKS, peers=(*drivers.PEERS, drivers.MINIMQTT_NO_DELAY)):
     """How many telemetry messages a second go through, over which round trip?"""
-    rows = []
-    for quality_of_service in (1, 0):
-        for round_trip_ms in _ROUND_TRIPS_MS:
-            rows += _rate_rows(quality_of_service, round_trip_ms, seconds, runs)
-    return Table(
-        rows,
-        "Medians of %d runs of %g s and until all has been acknowledged (QoS 0: has arrived). "
-        "MiniMQTT: publish() with the same payload; it leaves Nagle's algorithm on and sends a "
-        "packet in pieces, so TCP_NODELAY set for it from outside shows the rest of the difference."
-        % (runs, seconds),
+
+    def question(driver):
+        return {_link_name(*link): drivers.attempt(_rate, driver, *link, seconds) for link in links}
+
+    answers, left_out = drivers.ask(peers, question)
+    return Comparison(
+        "rate",
+        "Telemetry messages a second",
+        MORE,
+        [Column(_link_name(*link), "/s") for link in links],
+        answers,
+        "What is sent in %g s, until all is acknowledged; at QoS 0, until it has arrived. To a "
+        "client that does not wait for each message up to 32 are handed over; ours sends 8 of them "
+        "before the first is acknowledged, paho-mqtt and the Python SDK all. MiniMQTT leaves "
+        "Nagle's algorithm on and sends a packet in pieces: TCP_NODELAY set for it from outside "
+        "shows the rest of the difference. Server and proxy share an interpreter, which limits the "
+        "fastest." % seconds,
+        *left_out,
+        rows=_rate_budgets(answers),
     )
 
 
-def _rate_rows(quality_of_service, round_trip_ms, seconds, runs):
-    def rate_of(side):
-        return rig.median(
-            [_rate(side, quality_of_service, round_trip_ms, seconds) for _ in range(runs)]
-        )
-
-    ours, peer, no_delay = map(rate_of, (_Ours, _Peer, _NoDelayPeer))
-    is_slow = quality_of_service == 1 and round_trip_ms == _SLOW_MS
-    name = "QoS %d, %d ms" % (quality_of_service, round_trip_ms)
-    beside = {"with TCP_NODELAY": no_delay}
-    budget = above(_RATE) if is_slow else None
-    yield Row(name, ours, "/s", budget, peer, beside)
-    if is_slow:
-        yield Row(name + ", ratio to MiniMQTT's", ours / peer, "", above(_RATIO))
-        ratio = ours / no_delay
-        yield Row(name + ", ratio to it with TCP_NODELAY", ratio, "", above(_RATIO))
+def _link_name(qos, round_trip_ms):
+    return "QoS %d, %d ms" % (qos, round_trip_ms)
 
 
-class _Ours:
-    """Telemetry from a main loop that always has some more."""
-
-    def __init__(self, port, quality_of_service, pause_s):
-        self._client = rig.new_client(port, quality_of_service=quality_of_service)
-        self._pause_s = pause_s
-        self._client.connect()
-        rig.settle(self._client)
-
-    def send(self, number):
-        while self._client.pending_messages_count >= _IN_HAND:
-            self._client.check_for_msg()
-            time.sleep(self._pause_s)
-        self._client.send_telemetry(rig.reading(number))
-
-    def finish(self):
-        self._client.flush(_TIMEOUT_S)
-
-    def close(self):
-        self._client.disconnect()
+def _rate_budgets(answers):
+    name = _link_name(1, _SLOW_MS)
+    ours, *others = (
+        answers.get(peer.name, {}).get(name)
+        for peer in (drivers.OURS, drivers.MINIMQTT, drivers.MINIMQTT_NO_DELAY)
+    )
+    yield Row(name, ours, "/s", above(_RATE))
+    for what, other in zip(("MiniMQTT's", "it with TCP_NODELAY"), others):
+        if isinstance(other, float):
+            yield Row("%s, ratio to %s" % (name, what), ours / other, "", above(_RATIO))
 
 
-class _Peer:
-    socket_class = socket.socket
-
-    def __init__(self, port, quality_of_service, _pause_s):
-        self._mqtt = rig.new_peer(port, rig.Pool(self.socket_class))
-        self._quality_of_service = quality_of_service
-        self._mqtt.connect()
-
-    def send(self, number):
-        self._mqtt.publish(rig.TELEMETRY, rig.payload(number), False, self._quality_of_service)
-
-    def finish(self):
-        pass
-
-    def close(self):
-        self._mqtt.disconnect()
-
-
-class _NoDelayPeer(_Peer):
-    socket_class = rig.NoDelaySocket
-
-
-def _rate(side, quality_of_service, round_trip_ms, seconds):
+def _rate(driver, qos, round_trip_ms, seconds):
+    if qos == 1 and driver.peer == drivers.CIRCUITPYTHON_SDK:
+        return "QoS 0 alone"
+    driver.restart()
     far_s = round_trip_ms / 1000
-    with rig.stand_in(keep=_IN_HAND) as (server, device), _link(server, far_s) as port:
-        sender = side(port, quality_of_service, far_s / 100)
-        sent = 0
+    with rig.stand_in(keep=_KEPT) as (server, device), _link(server, far_s) as port:
+        driver.open(port)
         watch = rig.Stopwatch()
-        while watch.s < seconds:
-            sender.send(sent)
-            sent += 1
-        sender.finish()
-        last = b'"n":%d,' % (sent - 1)
-        wait_until(lambda: any(last in m[1] for m in device.messages[-1:]), _TIMEOUT_S)
-        took_s = watch.s
-        sender.close()
-    return sent / took_s
+        sent = driver.do("send", seconds=seconds, qos=qos, timeout=seconds + _ARRIVE_S)["sent"]
+        last = str(sent - 1).encode()
+        try:
+            wait_until(lambda: any(last in m[1] for m in device.messages[-1:]), _ARRIVE_S)
+        except AssertionError:
+            raise drivers.Failed("not all arrived in %d s" % _ARRIVE_S) from None
+        return sent / watch.s
 
 
 @contextlib.contextmanager
@@ -131,112 +99,144 @@ def _link(server, round_trip_s):
 # --- first_telemetry ---
 
 
-def first_telemetry(runs=5, round_trip_ms=_SLOW_MS):
+def first_telemetry(runs=5, round_trip_ms=_SLOW_MS, peers=(drivers.OURS_QUEUED, *drivers.PEERS)):
     """How many round trips after the start is the first telemetry acknowledged?"""
-    rows = []
-    for name, send, budget in (
-        ("queued before connect()", _queue_then_connect, exactly(2)),
-        ("sent after connect()", _connect_then_send, exactly(3)),
-        ("MiniMQTT, connect() and publish()", _peer_connect_then_send, None),
-    ):
-        seen = [_first(send, round_trip_ms / 1000) for _ in range(runs)]
-        trips = rig.median([trips for trips, _ in seen])
-        took_ms = rig.median([took_ms for _, took_ms in seen])
-        if budget is None:
-            rows += [Row(name, None, peer=trips), Row("- time", None, "ms", peer=took_ms)]
-        else:
-            rows += [Row(name, trips, "", budget), Row("- time", took_ms, "ms")]
-    return Table(
-        rows,
-        "Medians of %d runs over a link of %d ms, TCP's handshake included: counted as one round "
-        "trip, and connect() of the socket takes that long. The others are counted on the wire: "
-        "as often as bytes go out after bytes have come in." % (runs, round_trip_ms),
+    with tempfile.TemporaryDirectory() as folder:
+        authority = _Authority(Path(folder))
+
+        def question(driver):
+            if driver.peer is drivers.CIRCUITPYTHON_SDK:
+                return {None: "never: QoS 0"}
+            return {
+                **_first(driver, "", runs, round_trip_ms / 1000),
+                **_first(driver, "TLS, ", runs, round_trip_ms / 1000, authority),
+            }
+
+        answers, left_out = drivers.ask(peers, question)
+    budgets = ((drivers.OURS_QUEUED, exactly(2)), (drivers.OURS, exactly(3)))
+    return Comparison(
+        "first_telemetry",
+        "From the start to the first telemetry that is acknowledged",
+        LESS,
+        [
+            Column("round trips", is_pictured=False),
+            Column("time", "ms"),
+            Column("TLS, round trips", is_pictured=False),
+            Column("TLS, time", "ms"),
+        ],
+        answers,
+        "Medians of %d runs over a link of %d ms, from the client's making; modules are imported "
+        "already. Round trips are counted on the wire, as often as bytes go out after bytes have "
+        "come in, and one for TCP's handshake, which the link can't delay: its %d ms are added to "
+        "the time." % (runs, round_trip_ms, round_trip_ms),
+        *left_out,
+        rows=[
+            Row(peer.name + ", round trips", answers[peer.name].get("round trips"), "", budget)
+            for peer, budget in budgets
+            if peer.name in answers
+        ],
     )
 
 
-def _slow_socket(round_trip_s):
-    class SlowSocket(socket.socket):
-        """The proxy can't delay TCP's handshake: the kernel answers it."""
+class _Authority:
+    """A certificate authority: *path* of it in the format that a client takes, *context*."""
 
-        def connect(self, address):
-            time.sleep(round_trip_s)
-            super().connect(address)
+    def __init__(self, folder):
+        made = Certificates(folder)
+        self._pem = made.ca
+        self._der = str(folder / "ca.der")
+        text = Path(made.ca).read_text(encoding="utf-8")
+        Path(self._der).write_bytes(ssl.PEM_cert_to_DER_cert(text))
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(*made.server)
 
-    return SlowSocket
+    def path(self, peer):
+        return self._der if peer.on_micropython else self._pem
 
 
-def _first(send, round_trip_s):
+def _first(driver, name, runs, round_trip_s, authority=None):
+    try:
+        seen = [_first_once(driver, round_trip_s, authority) for _ in range(runs)]
+    except drivers.Failed as failed:
+        return {name + "round trips": "", name + "time": str(failed)}
+    trips, times = zip(*seen)
+    return {name + "round trips": rig.median(trips), name + "time": rig.median(times)}
+
+
+def _first_once(driver, round_trip_s, authority):
     """(round trips, milliseconds)"""
-    with rig.stand_in() as (server, _device), _proxy(server, round_trip_s) as proxy:
-        watch = rig.Stopwatch()
-        close = send(proxy.port, rig.Pool(_slow_socket(round_trip_s)))
-        took_ms = watch.ms
-        ways = [segment.way for segment in list(proxy.transcript)]
-        close()
+    driver.restart()
+    options = {"ca": authority.path(driver.peer)} if authority else {}
+    with LocalServer(ssl_context=authority and authority.context) as server:
+        server.add_device("Device A", token=rig.TOKEN)
+        with FaultProxy(server.port) as proxy:
+            proxy.round_trip(round_trip_s)
+            seen = driver.do("first", port=proxy.port, variant=driver.peer.variant, **options)
+            ways = [segment.way for segment in list(proxy.transcript)]
     departures = sum(
         way == "to_server" and (not count or ways[count - 1] != way)
         for count, way in enumerate(ways)
     )
-    return 1 + departures, took_ms
-
-
-@contextlib.contextmanager
-def _proxy(server, round_trip_s):
-    with FaultProxy(server.port) as proxy:
-        proxy.round_trip(round_trip_s)
-        yield proxy
-
-
-def _queue_then_connect(port, pool):
-    client = rig.new_client(port, socket_pool=pool)
-    client.send_telemetry(rig.reading(0))
-    client.connect()
-    client.flush(_TIMEOUT_S)
-    return client.disconnect
-
-
-def _connect_then_send(port, pool):
-    client = rig.new_client(port, socket_pool=pool)
-    client.connect()
-    client.send_telemetry(rig.reading(0))
-    client.flush(_TIMEOUT_S)
-    return client.disconnect
-
-
-def _peer_connect_then_send(port, pool):
-    mqtt = rig.new_peer(port, pool)
-    mqtt.connect()
-    mqtt.publish(rig.TELEMETRY, rig.payload(0), False, 1)
-    return mqtt.disconnect
+    return 1 + departures, seen["took"] + round_trip_s * 1000
 
 
 # --- wire ---
 
 
-def wire(messages=50):
+def wire(messages=50, peers=(drivers.OURS, drivers.OURS_COMPACT, *drivers.PEERS[1:])):
     """How many send() calls, segments and bytes does a message take?"""
-    ours, peer = _wire_ours(messages), _wire_peer(messages)
-    least = _least_bytes(rig.payload(messages))
+    per_message, for_start = _wire_ours(messages)
     rows = []
-    for count, (what, packets, least_bytes) in enumerate(
-        (("telemetry", 1, least), ("connect, subscribe, telemetry", 3, None))
+    for what, packets, least_bytes, (sends, segments, sent_bytes) in (
+        ("telemetry", 1, _least_bytes(rig.payload(messages)), per_message),
+        ("connect, subscribe, telemetry", 3, None, for_start),
     ):
-        for name, unit, budget, mine, other in (
-            ("send() calls", "", exactly(packets), ours[count][0], peer[count][0]),
-            ("segments", "", at_most(packets), ours[count][1], peer[count][1]),
-            ("bytes", "B", at_most(least_bytes), ours[count][2], peer[count][2]),
+        for name, unit, budget, value in (
+            ("send() calls", "", exactly(packets), sends),
+            ("segments", "", at_most(packets), segments),
+            ("bytes", "B", at_most(least_bytes), sent_bytes),
         ):
-            is_known = mine is not None and budget.limit is not None
-            rows.append(
-                Row("%s: %s" % (what, name), mine, unit, budget if is_known else None, other)
-            )
-    return Table(
-        rows,
-        "Mean of %d messages of QoS 1, each acknowledged before the next is sent, of %d bytes of "
-        "payload; one packet is to be one send(). Segments as the kernel counts those with data, "
-        "bytes as given to send(). Telemetry that was queued before connect() tells its time: 30 "
-        "bytes more." % (messages, len(rig.payload(messages))),
+            is_known = value is not None and budget.limit is not None
+            rows.append(Row("%s: %s" % (what, name), value, unit, budget if is_known else None))
+    answers, left_out = drivers.ask(peers, lambda driver: _wire(driver, messages))
+    return Comparison(
+        "wire",
+        "Bytes that a telemetry message takes",
+        LESS,
+        [Column("bytes", "B"), Column("TCP segments", is_pictured=False)],
+        answers,
+        "Mean of %d messages, each acknowledged before the next is sent, of QoS 1 (the "
+        "CircuitPython SDK sends QoS 0): what TCP carries for a reading of two values, as each "
+        "client writes it, and segments as the kernel of the receiver counts those with data. "
+        "compact=True is ThingsBoard's short topics. Below, one packet is to be one send()."
+        % messages,
+        *left_out,
+        rows=rows,
     )
+
+
+def _wire(driver, messages):
+    with rig.stand_in() as (server, _device), FaultProxy(server.port) as proxy:
+        driver.open(proxy.port)
+        driver.do("send_each", messages=1, qos=1)
+        before = _received(proxy)
+        driver.do("send_each", messages=messages, qos=1)
+        # At QoS 0 nothing says that it is there.
+        wait_until(lambda: _is_quiet(proxy), _TIMEOUT_S)
+        sent_bytes, segments = _means(before, _received(proxy), messages)
+    return {"bytes": sent_bytes, "TCP segments": segments}
+
+
+def _received(proxy):
+    """(bytes, segments) from the client."""
+    (sock,) = proxy.client_sockets
+    return len(proxy.received()), rig.segments_received(sock)
+
+
+def _is_quiet(proxy):
+    before = len(proxy.transcript)
+    time.sleep(_QUIET_S)
+    return len(proxy.transcript) == before
 
 
 def _least_bytes(payload):
@@ -271,17 +271,4 @@ def _wire_ours(messages):
             client.flush(_TIMEOUT_S)
         end = _counts(pool)
         client.disconnect()
-    return _means(start, end, messages), start
-
-
-def _wire_peer(messages):
-    pool = rig.Pool(rig.CountingSocket)
-    payload = json.dumps(rig.reading(messages), separators=(",", ":"))
-    with rig.stand_in() as (server, _device), rig.peer(server.port, pool=pool) as mqtt:
-        mqtt.subscribe(rig.RPC_REQUESTS, 1)
-        mqtt.publish(rig.TELEMETRY, payload, False, 1)
-        start = _counts(pool)
-        for _ in range(messages):
-            mqtt.publish(rig.TELEMETRY, payload, False, 1)
-        end = _counts(pool)
     return _means(start, end, messages), start

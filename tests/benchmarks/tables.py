@@ -6,6 +6,8 @@ import operator
 from pathlib import Path
 from typing import Callable, Optional
 
+LESS = "less is better"
+MORE = "more is better"
 _OF_TIME = ("us", "ms", "s", "/s")
 
 
@@ -118,15 +120,17 @@ class Comparison(Table):
     """The answers of several clients, a line each, behind *rows* on ours alone.
 
     *answers*: ``{client: {heading: value, or in words why there is none}}``, ours first; None as
-    a heading is for all columns. *title*, *better*: of the picture.
+    a heading is for all columns. *name*, *title*, *better*: of the picture.
     """
 
-    def __init__(self, title, better, columns, answers, *notes, rows=()):
+    def __init__(self, name, title, better, columns, answers, *notes, rows=()):
         super().__init__(list(rows), *notes)
+        self.name = name
         self.title = title
         self.better = better
         self.columns = columns
         self.answers = answers
+        self.draw = self._draw
 
     def value(self, client, column):
         answers = self.answers[client]
@@ -145,9 +149,7 @@ class Comparison(Table):
 
     def text(self):
         lines = [["", *(column.heading for column in self.columns)]]
-        for name in self.answers:
-            values = ((self.value(name, column), column.unit) for column in self.columns)
-            lines.append([name, *(figure(*value) for value in values)])
+        lines += [[name, *self._cells(name)] for name in self.answers]
         if any(column.budget is not None for column in self.columns):
             budgets = {row.what: row for row in self._own_rows()}
             lines.append(["budget of ours", *(self._budget(budgets, c) for c in self.columns)])
@@ -155,6 +157,24 @@ class Comparison(Table):
         if self.rows:
             blocks.append(self._text_of_rows())
         return "\n\n".join([*blocks, *self.notes])
+
+    def _cells(self, client):
+        if list(self.answers[client]) == [None]:  # said once
+            return [self.answers[client][None], *[""] * (len(self.columns) - 1)]
+        return [figure(self.value(client, column), column.unit) for column in self.columns]
+
+    def _draw(self, folder):
+        from . import pictures
+
+        shown = [column for column in self.columns if column.is_pictured]
+        bars = [
+            pictures.Bar(
+                name, self.value(name, column), name.startswith("ours"), column.heading, column.unit
+            )
+            for column in shown
+            for name in self.answers
+        ]
+        pictures.bars(Path(folder, self.name + ".svg"), self.title, bars, better=self.better)
 
     @staticmethod
     def _budget(budgets, column):

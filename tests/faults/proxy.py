@@ -180,6 +180,11 @@ class FaultProxy:
         """How many are there now."""
         return len(self._pairs)
 
+    @property
+    def client_sockets(self):
+        """Of the connections that are there now, the sockets towards the clients."""
+        return [pair.client_socket for pair in list(self._pairs)]
+
     def segments(self, way="to_server"):
         """What arrived in one direction, read by read: with a little time between, send by send."""
         return [segment for segment in list(self.transcript) if segment.way == way]
@@ -277,6 +282,10 @@ class _Pair:
     def start(self):
         for pump in self._pumps.values():
             pump.start()
+
+    @property
+    def client_socket(self):
+        return self._sockets[0]
 
     def inject(self, data, way):
         self._pumps[way].put(data, 0)

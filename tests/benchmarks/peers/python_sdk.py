@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""ThingsBoard's Python SDK, for computers. A thread of paho does the work."""
+
+import threading
+from collections import deque
+
+from paho.mqtt.client import MQTTv311
+from vocabulary import CLIENT_ID, IN_HAND, PAUSE_MS, TOKEN, Client, reading, run
+
+from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
+
+_CONNECT_S = 10
+
+
+class PythonSdk(Client):
+    can_poll = False
+
+    def open(self, port, keep_alive, ca, serves, variant):
+        self._in_hand = deque()
+        self._is_delivering = False
+        client = TBDeviceMqttClient(
+            "localhost" if ca else "127.0.0.1", port, TOKEN, client_id=CLIENT_ID
+        )
+        # It asks for MQTT 5, which ThingsBoard speaks and the stand-in does not.
+        client._client._protocol, client._client._clean_session = MQTTv311, True
+        client.set_server_side_rpc_request_handler(self._on_rpc)
+        connected = threading.Event()
+        self._client = client
+        options = {"min_reconnect_delay": PAUSE_MS / 1000, "keepalive": keep_alive}
+        client.connect(lambda *_: connected.set(), tls=bool(ca), ca_certs=ca, timeout=1, **options)
+        while not client.is_connected():  # the callback comes 200 ms later
+            if connected.wait(0.0005):
+                break
+
+    def _on_rpc(self, request_id, request):
+        self._client.send_rpc_reply(request_id, request["params"])
+        self.answered += 1
+
+    def send(self, number, quality_of_service):
+        if len(self._in_hand) >= IN_HAND:
+            self._in_hand.popleft().get()
+        self._in_hand.append(self._client.send_telemetry(reading(number), quality_of_service))
+
+    def finish(self):
+        while self._in_hand:
+            if self._in_hand.popleft().get() != TBPublishInfo.TB_ERR_SUCCESS:
+                raise OSError("not sent")
+
+    def is_lost(self):
+        return not self._client.is_connected()
+
+    def close(self):
+        self._client.disconnect()
+
+
+run(PythonSdk())
