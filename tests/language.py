@@ -241,6 +241,11 @@ def _calls(tree):
     for call in _nodes(tree, ast.Call):
         if _is_name(call.func, "next", "iter") and len(call.args) > 1:
             yield call, "%s() with two arguments" % call.func.id
+        if _is_name(call.func, "str") and len(call.args) > 1:
+            if len(call.args) > 2:
+                yield call, "str() with an error handler, which is ignored"
+            elif not _is_utf_8(call.args[1]):
+                yield call, "str() is of UTF-8 always"
         if _is_name(call.func, "zip") and call.keywords:
             yield call, "zip() with keywords"
         if _is_name(call.func, "deque") and (call.keywords or len(call.args) < 2):
@@ -261,12 +266,18 @@ def _method_call(call, name):
         yield call, ".%s() with keywords" % name
     if name in ("encode", "decode") and len(call.args) > 1:
         yield call, ".%s() with an error handler, which is ignored" % name
+    elif name in ("encode", "decode") and call.args and not _is_utf_8(call.args[0]):
+        yield call, ".%s() is of UTF-8 always" % name
     if name in ("dump", "dumps") and any(each.arg != "separators" for each in call.keywords):
         yield call, "json.%s() with keywords" % name
     if name in ("from_bytes", "to_bytes") and any(each.arg == "signed" for each in call.keywords):
         yield call, ".%s() with signed" % name
     if name == "settimeout" and 0 < _number(call.args[0]) < 0.001:
         yield call, "settimeout() of less than a millisecond is 0"
+
+
+def _is_utf_8(node):
+    return getattr(node, "value", None) in ("utf-8", "utf8")
 
 
 def _builtins(tree):

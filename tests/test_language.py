@@ -160,6 +160,9 @@ REFUSED = [
     ("text.encode(encoding='utf-8')", ".encode() with keywords"),
     ("text.split('/', maxsplit=1)", ".split() with keywords"),
     ("data.decode('utf-8', 'replace')", ".decode() with an error handler, which is ignored"),
+    ("text.encode('ascii')", ".encode() is of UTF-8 always"),
+    ("str(data, 'latin-1')", "str() is of UTF-8 always"),
+    ("str(data, 'utf-8', 'replace')", "str() with an error handler, which is ignored"),
     ("json.dumps(x, sort_keys=True)", "json.dumps() with keywords"),
     ("try: pass\nexcept BlockingIOError: pass", "BlockingIOError"),
     (
@@ -205,6 +208,7 @@ ALLOWED = [
     "items[1:3]",
     "next(it)",
     "text.split('/', 1)",
+    "text.encode(), text.encode('utf-8'), str(data, 'utf-8'), str(5)",
     "dumps(x, separators=(',', ':'))",
     "b = bytearray(3)\nb[:2] = b''",
     "queue.pop(0)",
