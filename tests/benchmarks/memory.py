@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import leaving_out
-from .heaps import (
+from .interpreters import (
     LIBRARY,
     MODULES,
     NAME,
