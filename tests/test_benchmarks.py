@@ -30,6 +30,7 @@ SMALL = {
     "long_run": {"messages": 500, "polls": 500},
     "fleet": {"devices": 100, "down_s": 2, "steady_s": 1, "simulated": 100, "outages_s": (5,)},
     "deep_sleep": {"link_ms": 60},
+    "heap": {"clients": ["ours", "MiniMQTT"], "may_install": IN_CI},
     "memory": {"sections": 1, "messages": 1000, "heaps": (".mpy",), "may_install": IN_CI},
     "pystack": {"may_install": IN_CI},
     "memory_by_function": {"limit": 2, "may_install": IN_CI},

@@ -22,6 +22,7 @@ from benchmarks import (
     endurance,
     environment,
     fleet,
+    heap,
     memory,
     polls,
     pystack,
@@ -47,6 +48,7 @@ BENCHMARKS = {
         endurance.long_run,
         fleet.fleet,
         deep_sleep.deep_sleep,
+        heap.heap,
         memory.memory,
         pystack.pystack,
     )

@@ -27,10 +27,11 @@ _SHIMS = ROOT / "tests" / "micropython" / "shims"
 _MICROPYTHON_LIBRARIES = environment.FOLDER / "micropython"
 _ANSWER_S = 10
 _IMPORT_S = 30
-_SDK = "thingsboard-circuitpython-client-sdk"
+SDK = "thingsboard-circuitpython-client-sdk"
+_UMQTT = "umqtt"
 # In the environment: a folder that has what could not be installed.
-_GIVEN = {_SDK: "CIRCUITPYTHON_SDK", "umqtt": "UMQTT"}
-_UMQTT = {"umqtt.simple": "1.8.0", "umqtt.robust": "1.0.3"}
+_GIVEN = {SDK: "CIRCUITPYTHON_SDK", _UMQTT: "UMQTT"}
+_UMQTT_VERSIONS = {"umqtt.simple": "1.8.0", "umqtt.robust": "1.0.3"}
 
 
 class Failed(Exception):
@@ -44,7 +45,6 @@ class Peer(NamedTuple):
     program: str
     packages: tuple = ()
     on_micropython: bool = False
-    needs_umqtt: bool = False
     variant: Optional[str] = None
 
     @property
@@ -58,14 +58,14 @@ OURS_COMPACT = Peer("ours, compact=True", "ours", variant="compact")
 OURS_QUEUED = Peer("ours, sent before connect()", "ours", variant="queued")
 MINIMQTT = Peer("MiniMQTT", "minimqtt")  # the one that ours runs on
 MINIMQTT_NO_DELAY = Peer("MiniMQTT, TCP_NODELAY set", "minimqtt", variant="no delay")
-CIRCUITPYTHON_SDK = Peer("CircuitPython SDK", "circuitpython_sdk", (_SDK,))
+CIRCUITPYTHON_SDK = Peer("CircuitPython SDK", "circuitpython_sdk", (SDK,))
 PYTHON_SDK = Peer("Python SDK", "python_sdk", ("tb-mqtt-client",))
 PAHO = Peer("paho-mqtt", "paho_mqtt", ("paho-mqtt",))
 CHUMICRO = Peer("chumicro-mqtt", "chumicro", ("chumicro-mqtt",))
 NOBODY_ON_MICROPYTHON = Peer("no client (MicroPython)", "nobody", (), True)
 OURS_ON_MICROPYTHON = Peer("ours (MicroPython)", "ours", (), True)
-UMQTT_SIMPLE = Peer("umqtt.simple (MicroPython)", "umqtt_simple", (), True, True)
-UMQTT_ROBUST = Peer("umqtt.robust (MicroPython)", "umqtt_robust", (), True, True)
+UMQTT_SIMPLE = Peer("umqtt.simple (MicroPython)", "umqtt_simple", (_UMQTT,), True)
+UMQTT_ROBUST = Peer("umqtt.robust (MicroPython)", "umqtt_robust", (_UMQTT,), True)
 
 ON_CPYTHON = (OURS, MINIMQTT, CIRCUITPYTHON_SDK, PYTHON_SDK, PAHO, CHUMICRO)
 PEERS = (*ON_CPYTHON, OURS_ON_MICROPYTHON, UMQTT_SIMPLE)
@@ -175,22 +175,27 @@ def _short(text):
 def _start_of(peer):
     program = str(_PROGRAMS / (peer.program + ".py"))
     if not peer.on_micropython:
-        folders = [_folder(package) for package in peer.packages]
+        folders = [folder_of(package) for package in peer.packages]
         if peer.is_ours:
             folders.append(ROOT)
         return [sys.executable, "-B", program], environment.variables(*folders)
-    folders = [_PROGRAMS, _umqtt() if peer.needs_umqtt else _boards_lib()]
+    folders = [_PROGRAMS, *map(folder_of, peer.packages)]
     if peer.is_ours:
-        folders.append(_SHIMS)
+        folders += [_boards_lib(), _SHIMS]
     variables = {**os.environ, "MICROPYPATH": ":".join([".frozen", *map(str, folders)])}
     return [micropython(), program], variables
 
 
-def _folder(package):
-    """Where the modules of *package* are."""
+def folder_of(package):
+    """Where the modules of *package* are.
+
+    :raises Missing: they are nowhere
+    """
     given = os.environ.get(_GIVEN.get(package, ""))
     if given:
         return given
+    if package == _UMQTT:
+        return _umqtt()
     try:
         return environment.folder(package)
     except Missing as missing:
@@ -219,9 +224,6 @@ def _boards_lib():
 
 def _umqtt():
     """A folder with umqtt, which is not on PyPI in a form that pip takes."""
-    given = os.environ.get(_GIVEN["umqtt"])
-    if given:
-        return given
     if not list(_MICROPYTHON_LIBRARIES.glob("umqtt/robust.*")):
         _mip(_MICROPYTHON_LIBRARIES)
     return _MICROPYTHON_LIBRARIES
@@ -230,7 +232,7 @@ def _umqtt():
 @functools.lru_cache(maxsize=1)  # without a network: once
 def _complaint_of_mip(folder):
     command = [micropython(), "-m", "mip", "install", "--target", str(folder)]
-    command += ["%s@%s" % version for version in _UMQTT.items()]
+    command += ["%s@%s" % version for version in _UMQTT_VERSIONS.items()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if list(folder.glob("umqtt/robust.*")):
         return None
@@ -240,15 +242,13 @@ def _complaint_of_mip(folder):
 def _mip(folder):
     complaint = _complaint_of_mip(folder)
     if complaint is not None:
-        raise Missing(
-            "mip could not install umqtt (%s); %s=FOLDER names one that has it"
-            % (complaint, _GIVEN["umqtt"])
-        )
+        hint = "mip could not install it (%s); %s=FOLDER names one that has it"
+        raise Missing(hint % (complaint, _GIVEN[_UMQTT]))
 
 
 def versions():
     """``{name: version}`` of what is to be compared."""
-    return {**environment.versions(), **_UMQTT, "MicroPython": _micropython_version()}
+    return {**environment.versions(), **_UMQTT_VERSIONS, "MicroPython": _micropython_version()}
 
 
 def _micropython_version():
