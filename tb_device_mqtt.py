@@ -263,10 +263,10 @@ def _check_value(key, value, depth=0):
         return checked
     if not isinstance(value, (list, tuple)):
         raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
-    checked = []
+    items = []
     for item in value:
-        checked.append(_check_value(key, item, depth + 1))
-    return checked
+        items.append(_check_value(key, item, depth + 1))
+    return items
 
 
 def _check_values(values, left_out):
@@ -807,8 +807,8 @@ class _Link:
         """What a socket raised, or None if it was closed, as a reason for the user."""
         words = "closed by the server"
         if self.state == _CONNECTING:
-            wish = "client certificate" if self._is_tls else "TLS"
-            words += " before CONNACK: does it want a %s? (%s)" % (wish, error)
+            wish = "a client certificate" if self._is_tls else "TLS"
+            words += " before CONNACK: does it want %s? (%s)" % (wish, error)
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
         elif self._evictions > 2:
@@ -1096,6 +1096,10 @@ class _Link:
 
 class _Message:
     """An entry of the outbox: kept until it is acknowledged."""
+
+    name: int  # of a request alone: place of its topic in _TOPICS
+    callback: Any
+    deadline: int  # ticks
 
     def __init__(self, topic, payload, quality_of_service=1, flags=0, captured_ms=None):
         self.topic = topic

@@ -526,7 +526,7 @@ def test_an_attempt_that_nobody_answers_costs_connect_timeout(certificates):
         client = TBDeviceMqttClient("127.0.0.1", listener.getsockname()[1], "TOKEN")
         client.connect_timeout = 0.5
         started = time.monotonic()
-        with pytest.raises(OSError, match="firewall"):
+        with pytest.raises(OSError, match="no answer"):
             client.connect()
         assert 0.4 < time.monotonic() - started < 1.5
         client.disconnect()
