@@ -163,7 +163,7 @@ class Driver:
 def _read(output, answers):
     with contextlib.suppress(ValueError, OSError):  # closed
         for line in output:
-            if line.startswith("="):
+            if line.startswith("={"):
                 answers.put(json.loads(line[1:]))
     answers.put(None)
 

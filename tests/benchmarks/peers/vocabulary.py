@@ -218,7 +218,7 @@ class _Program:
 
 
 def run(client):
-    """Do what each line of the input asks; answers begin with "=", clients may print the rest."""
+    """Do what each line of the input asks; answers begin with "={", clients may print the rest."""
     program = _Program(client)
     while True:
         line = sys.stdin.readline()
