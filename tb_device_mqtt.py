@@ -1136,15 +1136,6 @@ class _Shared(dict):
 _READ_SHARED = const(1)  # instead of a callback: the answer is for `shared`
 
 
-def _default_client_id():
-    """Unique to the board. On a computer None: MiniMQTT has one, unique to the client."""
-    if sys.implementation.name != "circuitpython":
-        return None
-    from microcontroller import cpu
-
-    return "tb-" + str(hexlify(cpu.uid), "utf-8")
-
-
 def _network(radio, network_adapter):
     """``(radio, socket pool, TLS context or None)`` of what the user gave, or of what is there."""
     if network_adapter is not None:
@@ -1315,10 +1306,14 @@ class TBDeviceMqttClient:
                 _check_text(name, text)
         if (username and access_token) or (password and not username):
             raise ValueError("either access_token, or username and password")
+        if not client_id and sys.implementation.name == "circuitpython":
+            from microcontroller import cpu
+
+            client_id = "tb-" + str(hexlify(cpu.uid), "utf-8")  # elsewhere MiniMQTT has a good one
         settings = {
             "broker": host,
             "port": int(port),
-            "client_id": client_id or _default_client_id(),
+            "client_id": client_id,
             "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
             "username": access_token or username,
             "password": password or "",  # MiniMQTT can't do without
@@ -1331,7 +1326,7 @@ class TBDeviceMqttClient:
         if username:
             link.credential = "user name and password"
         elif not access_token:
-            link.credential = "client certificate" if tls else "no access token"
+            link.credential = "a client certificate" if tls else "no access token"
         return link
 
     @classmethod
