@@ -30,7 +30,8 @@ _TESTS = Path(__file__).resolve().parent.parent
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "tb_device_mqtt",  # or else each drawing has other ids
-    "font.family": ["DejaVu Sans", "Verdana", "sans-serif"],  # the first comes with matplotlib
+    "font.family": ["DejaVu Sans", "sans-serif"],  # the first comes with matplotlib
+    "font.sans-serif": ["Verdana", "sans-serif"],
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -153,6 +154,7 @@ def _draw_panel(axes, heading, rows, unit):
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=7, colors="#666666")
+    axes.xaxis.set_major_formatter(lambda value, _place: f"{value:,.10g}")
     axes.minorticks_off()
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_title(heading)

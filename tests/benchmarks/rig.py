@@ -27,7 +27,6 @@ from local_server import LocalServer
 TOKEN = "TOKEN_A"
 CLIENT_ID = "benchmark"  # the same for both: it is part of CONNECT
 TELEMETRY = "v1/devices/me/telemetry"
-RPC_REQUESTS = "v1/devices/me/rpc/request/+"
 _SETTLE_S = 0.05
 _FRAMES = 8  # deep enough to see that json.dumps was called by us
 _TCP_INFO_BYTES = 192

@@ -39,7 +39,7 @@ def rate(seconds=1.0, links=_LINKS, peers=(*drivers.PEERS, drivers.MINIMQTT_NO_D
         "rate",
         "Telemetry messages a second",
         MORE,
-        [Column(_link_name(*link), "/s") for link in links],
+        [Column(_link_name(*link), "/s", is_pictured=link[0] == 1) for link in links],
         answers,
         "What is sent in %g s, until all is acknowledged; at QoS 0, until it has arrived. To a "
         "client that does not wait for each message up to 32 are handed over; ours sends 8 of them "
