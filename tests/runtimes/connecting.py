@@ -44,3 +44,18 @@ def silence(board):
     raised = board.error_of(client.connect, 0.2)
     client.disconnect()
     return raised
+
+
+def on_short_topics(board):
+    client = board.releasable(board.client(compact=True))
+    answers, changes = [], []
+    client.rpc("echo")(lambda params: params)
+    client.subscribe_to_attribute("interval", lambda result, _: changes.append(result))
+    client.connect()
+    client.send_telemetry({"temperature": 21.5})
+    client.send_attributes({"version": "x"})
+    client.request_attributes("version", callback=lambda result, _: answers.append(result))
+    client.send_rpc_call("getTime", None, lambda _, result, _error: answers.append(result))
+    board.run_until(client, lambda: len(answers) == 2)
+    board.run_until_released(client)
+    return board.finish(client, [answers, changes])

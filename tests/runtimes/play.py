@@ -11,6 +11,12 @@ The scenarios are plain Python that every interpreter understands.
 
 import json
 import sys
+
+if sys.implementation.name == "circuitpython":
+    import firmware
+
+    firmware.install()
+
 import time
 
 from adafruit_ticks import ticks_diff, ticks_ms
@@ -18,7 +24,7 @@ from adafruit_ticks import ticks_diff, ticks_ms
 import tb_device_mqtt
 from tb_device_mqtt import TBDeviceMqttClient
 
-TIMEOUT_S = 10
+TIMEOUT_S = 5
 BACKOFF_MS = 20
 
 

@@ -58,7 +58,7 @@ class socket(io.IOBase):
         """Until the connection is there a timeout bounds it, afterwards only 0 is used."""
         self._flags = _DONTWAIT if seconds == 0 else 0
         milliseconds = int((seconds or 0) * 1000)
-        pause = struct.pack("qq", milliseconds // 1000, milliseconds % 1000 * 1000)
+        pause = struct.pack("ll", milliseconds // 1000, milliseconds % 1000 * 1000)
         for option in (_RCVTIMEO, _SNDTIMEO):
             _checked(_setsockopt(self._number, _SOL_SOCKET, option, pause, len(pause)))
 
