@@ -133,6 +133,12 @@ def test_only_our_own_figures_have_a_budget():
     assert [row.what for row in comparison().broken] == ["segments"]
 
 
+def test_words_instead_of_our_figure_break_its_budget():
+    made = comparison()
+    made.answers["ours"] = {None: "no answer in 10 s"}
+    assert [row.what for row in made.broken] == ["median", "segments"]
+
+
 def test_the_bars_are_the_figures_that_are_printed(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(pictures, "bars", lambda path, title, rows, better: drawn.extend(rows))

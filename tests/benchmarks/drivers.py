@@ -284,8 +284,8 @@ def _ask(peer, question):
             return question(driver)
     except Missing as missing:
         return str(missing)
-    except Failed as failed:
-        return {None: str(failed)}
+    except (Failed, AssertionError, OSError) as failed:  # the last two: of the server's side
+        return {None: _short(str(failed))}
 
 
 def attempt(function, *arguments):

@@ -59,7 +59,9 @@ class Row:
 
     @property
     def is_broken(self):
-        return self.budget is not None and not self.budget.is_met(self.ours)
+        if self.budget is None:
+            return False
+        return isinstance(self.ours, str) or not self.budget.is_met(self.ours)
 
     @property
     def is_of_time(self):
@@ -143,8 +145,8 @@ class Comparison(Table):
     def _own_rows(self):
         name = next(iter(self.answers))
         for column in self.columns:
-            value = self.value(name, column)
-            if column.budget is not None and not isinstance(value, str):
+            if column.budget is not None:
+                value = self.value(name, column)
                 yield Row(column.heading, value, column.unit, column.budget)
 
     def text(self):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """ThingsBoard's Python SDK, for computers. A thread of paho does the work."""
 
-import threading
+import time
 from collections import deque
 
 from paho.mqtt.client import MQTTv311
@@ -10,7 +10,7 @@ from vocabulary import CLIENT_ID, IN_HAND, PAUSE_MS, TOKEN, Client, reading, run
 
 from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
 
-_CONNECT_S = 10
+_LOOK_S = 0.0005
 
 
 class PythonSdk(Client):
@@ -25,13 +25,11 @@ class PythonSdk(Client):
         # It asks for MQTT 5, which ThingsBoard speaks and the stand-in does not.
         client._client._protocol, client._client._clean_session = MQTTv311, True
         client.set_server_side_rpc_request_handler(self._on_rpc)
-        connected = threading.Event()
         self._client = client
-        options = {"min_reconnect_delay": PAUSE_MS / 1000, "keepalive": keep_alive}
-        client.connect(lambda *_: connected.set(), tls=bool(ca), ca_certs=ca, timeout=1, **options)
-        while not client.is_connected():  # the callback comes 200 ms later
-            if connected.wait(0.0005):
-                break
+        options = {"min_reconnect_delay": PAUSE_MS / 1000, "timeout": 1, "keepalive": keep_alive}
+        client.connect(tls=bool(ca), ca_certs=ca, **options)  # a callback would wait for 200 ms
+        while not client.is_connected():
+            time.sleep(_LOOK_S)
 
     def _on_rpc(self, request_id, request):
         self._client.send_rpc_reply(request_id, request["params"])
