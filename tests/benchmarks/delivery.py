@@ -22,7 +22,7 @@ _DELIVERING = (*drivers.PEERS, drivers.UMQTT_ROBUST)
 # --- cuts ---
 
 
-def cuts(messages=5000, cuts=50, runs=3, peer_messages=500, deadline_s=20, peers=_DELIVERING):
+def cuts(messages=5000, cuts=50, runs=3, peer_messages=300, deadline_s=20, peers=_DELIVERING):
     """What arrives over a link that is cut again and again, at any byte?"""
     seen = [_send_over_cuts(messages, cuts, seed) for seed in range(runs)]
 
@@ -49,8 +49,8 @@ def cuts(messages=5000, cuts=50, runs=3, peer_messages=500, deadline_s=20, peers
         "those before the last that arrived, or of all. Pauses between attempts to connect are set "
         "to some 20 ms where that can be done. Who is not ready after %d s is ended."
         % (peer_messages, cuts, deadline_s),
-        "Below: %d messages, cuts with FIN or RST. Worst (lost, order, dropped) or median of %d runs, seeds 0 to %d."
-        % (messages, runs, runs - 1),
+        "Below: %d messages, cuts with FIN or RST. Worst (lost, order, dropped) or median of %d "
+        "runs, seeds 0 to %d." % (messages, runs, runs - 1),
         *left_out,
         rows=[
             Row("lost", max(each.lost for each in seen), "", exactly(0)),
