@@ -342,6 +342,19 @@ def test_the_outbox_is_replayed_in_order(board, server, device):
     assert late[-1] < back_ms
 
 
+def test_packets_that_the_socket_takes_in_parts_arrive_whole(board, device, proxy):
+    board.start("outages.stalled", proxy.port)
+    board.told("online")
+    subscribed(device, RPC_REQUEST + "+")
+    proxy.to_server.held = True
+    device.push_rpc("release")
+    assert board.told("queued")
+    proxy.to_server.held = False
+    assert board.result() == 1
+    assert numbers(device) == list(range(8))
+    assert {row["text"] for row in values(device)} == {"x" * 20000}
+
+
 def test_a_full_queue_tells_what_it_drops(board, server, device):
     told = board.play("outages.full_queue", server.port)
     telemetry, queue_full = "v1/devices/me/telemetry", "queue full"

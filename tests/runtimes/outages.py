@@ -40,6 +40,38 @@ def replay(board):
     return board.finish(client, client.stats["resent"])
 
 
+class _Tight:
+    """A pool, or a socket of it, which takes little at once and on a board can't be polled."""
+
+    def __init__(self, pool):
+        self._real = pool
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def socket(self, *kind):
+        return _Tight(self._real.socket(*kind))
+
+    def send(self, data):
+        return self._real.send(data[:1000])
+
+
+def stalled(board):
+    """Send more than the socket takes: for a while nobody reads at its other end."""
+    client = board.releasable(board.client(queue_bytes=1000000, socket_pool=_Tight(board.pool())))
+    client.max_message_bytes = 30000
+    client.connect()
+    client.flush(5)
+    board.tell("online")
+    board.run_until_released(client)
+    for number in range(8):
+        client.send_telemetry({"number": number, "text": "x" * 20000})
+    for _ in range(50):
+        client.check_for_msg()
+    board.tell("queued", client.pending_messages_count >= 8)
+    return board.finish(client, client.stats["connects"])
+
+
 def full_queue(board):
     client = board.client(queue_size=4)
     drops = []

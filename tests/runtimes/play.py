@@ -50,13 +50,19 @@ class Board:
         settings.setdefault("port", self.port)
         if "username" not in settings:
             settings.setdefault("access_token", "TOKEN_A")
-        if sys.implementation.name != "cpython":
-            from socketpool import SocketPool
-
-            settings["socket_pool"] = SocketPool()
+        settings.setdefault("socket_pool", self.pool())
         client = TBDeviceMqttClient(settings.pop("host", "127.0.0.1"), **settings)
         client._link.backoff_ms = BACKOFF_MS
         return client
+
+    def pool(self):
+        if sys.implementation.name == "cpython":
+            import socket
+
+            return socket
+        from socketpool import SocketPool
+
+        return SocketPool()
 
     def online_client(self, **settings):
         client = self.client(**settings)
