@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 __repo__ = "https://github.com/thingsboard/CircuitPython_thingsboard-client-sdk.git"
 
 import errno
+import gc
 import sys
 import time
 from binascii import crc32, hexlify
@@ -59,6 +60,8 @@ except ImportError:  # MicroPython counts milliseconds only
     def monotonic_ns():  # type: ignore[misc]
         return time.ticks_ms() * 1000000  # type: ignore[attr-defined]
 
+
+gc.collect()  # a board's memory never moves: what the imports left would lie between what stays
 
 # --- words: topics ----------------------------------------------------------------------------
 # ThingsBoard's device topics, MQTT Device API reference; server: MqttTopics.java.
@@ -272,7 +275,7 @@ def _check_value(key, value, depth=0):
 def _check_values(values, left_out):
     """A copy of the dict *values* that may be sent."""
     if not isinstance(values, dict):
-        raise TypeError("%r: a dict of keys and values is expected" % (values,))
+        raise TypeError("%r: a dict is expected" % (values,))
     if not values:
         raise ValueError("%r: nothing to send" % (values,))
     checked = {}
@@ -310,7 +313,7 @@ def _readings(data, limit, left_out):
         return False, _objects(_check_values(data, left_out), limit)
     ts = data["ts"]
     if isinstance(ts, bool) or not isinstance(ts, int):
-        raise TypeError("'ts' %r: milliseconds since 1970 are expected" % (ts,))
+        raise TypeError("'ts' %r: milliseconds since 1970" % (ts,))
     if len(data) > 2:
         raise ValueError("%r: 'ts' and 'values' only" % (list(data),))
     texts = _objects(_check_values(data["values"], left_out), limit)
@@ -391,13 +394,11 @@ def _check_payload(payload):
 
 def _check_keys(keys):
     """Attribute keys as they go over the wire: joined by commas, which none may contain."""
-    keys = (keys,) if isinstance(keys, str) else tuple(keys)
+    keys = (keys,) if keys and isinstance(keys, str) else tuple(keys or ())
     for key in keys:
         _check_key(key)
         if "," in key:
             raise ValueError("key %r: a comma separates keys" % key)
-    if not keys:
-        raise ValueError("keys %r: nothing to ask for" % (keys,))
     return ",".join(keys)
 
 
@@ -637,8 +638,8 @@ class _Link:
             self.mqtt.connect(clean_session=self.clean_session)
             self._adopt()
         except (OSError, RuntimeError, MemoryError, ValueError, MMQTTException) as error:
-            if error.args == ("pystack exhausted",):
-                raise  # the program's own nesting is too deep
+            if "pystack" in str(error):
+                raise  # exhausted: the program's own nesting is too deep
             self._lose(self._connect_error(error))
 
     def _connect_error(self, error):
@@ -1022,7 +1023,7 @@ class _Link:
 
     def _throw_away(self, size):
         self._owner.stats["oversize"] += 1
-        self._owner._link_error(TBError("a message of %d bytes was thrown away: no room" % size))
+        self._owner._link_error(TBError("no room for a message of %d bytes" % size))
 
     def _handle(self, head, body):
         take = self._PACKETS.get(head & 0xF0)
@@ -1076,7 +1077,7 @@ class _Link:
         for count, topic in enumerate(topics):
             if body[2 + count] > 2:
                 self._owner.stats["refused_subscriptions"] += 1
-                self._owner._link_error(TBError("the server refused to subscribe us to " + topic))
+                self._owner._link_error(TBError("subscription refused: " + topic))
 
     def _on_pingresp(self, head, body):
         self._ping_at = None
@@ -1253,6 +1254,8 @@ class TBDeviceMqttClient:
     ) -> None:
         if not isinstance(host, str) or not host or "/" in host:
             raise ValueError("host %r is no host name" % (host,))
+        if sys.implementation.name != "cpython":
+            gc.collect()  # as after the imports
         self.stats: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         """Counters since the start; the names say what."""
         self._quality_of_service = 1
@@ -1345,7 +1348,7 @@ class TBDeviceMqttClient:
             if name not in options and value is not None:
                 options[name] = str(value)  # without quotes in settings.toml it is a number
         if options.get("tls") in ("", "0", "1", "true"):
-            options["tls"] = options["tls"] in ("1", "true")
+            options["tls"] = options["tls"] > "0"  # "true" is, too
         if "host" not in options:
             raise ValueError("THINGSBOARD_HOST is missing")
         return cls(**options)
@@ -1393,7 +1396,7 @@ class TBDeviceMqttClient:
         if not self._wait(
             lambda _: self.connected or link.error or link.state == _STOPPED, timeout
         ):
-            raise TBTimeoutError("no answer to CONNECT within %g s" % timeout)
+            raise TBTimeoutError("no %s within %g s" % ("CONNACK", timeout))
         if link.error is not None:
             raise link.error
         return self.connected
@@ -1757,7 +1760,7 @@ class TBDeviceMqttClient:
                     lines.append(b'{"ts":%d,"values":%s}' % (ts + count, values))
             else:
                 lines.extend(readings)
-        return lines[0] if len(lines) == 1 else b"[" + b",".join(lines) + b"]"
+        return lines[0] if len(lines) == 1 else b"[%s]" % b",".join(lines)
 
     def _link_acknowledged(self, packet_id):
         is_known = False
@@ -1889,8 +1892,9 @@ class TBDeviceMqttClient:
         """
         body = {}
         for name, keys in (("clientKeys", client_keys), ("sharedKeys", shared_keys)):
+            keys = _check_keys(keys)
             if keys:
-                body[name] = _check_keys(keys)
+                body[name] = keys
         request_id = self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
         self._outbox_try()
         return request_id
@@ -1980,7 +1984,7 @@ class TBDeviceMqttClient:
             if request.callback is _READ_SHARED:
                 return  # asked already, and asked again with the others
         if len(self._requests) < _MAX_REQUESTS:
-            self._ask(_ATTRIBUTES_REQUEST, b"{}", _READ_SHARED, None)
+            self._ask(_ATTRIBUTES_REQUEST, _json({}), _READ_SHARED, None)
 
     def _attributes_compare(self, values):
         """Take over all shared attributes; what differs is told as a push would have told it."""
@@ -2255,3 +2259,6 @@ class TBDeviceMqttClient:
             raise TBError("will_set: call it before connect()")
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
         self._link.mqtt.will_set(topic, payload, qos=quality_of_service, retain=retain)
+
+
+gc.collect()  # what this import left
