@@ -89,7 +89,6 @@ class Client:
 class _Program:
     def __init__(self, client):
         self._client = client
-        self._next = 0
 
     def name(self):
         return {"python": "%s %s" % (sys.implementation.name, sys.version.split()[0])}
@@ -154,12 +153,10 @@ class _Program:
         self._client.finish()
         return {"sent": sent}
 
-    def send_each(self, messages, qos):
-        """Telemetry, each acknowledged before the next is sent."""
-        for _ in range(messages):
-            self._client.send(self._next % 10, qos)  # as long as the others
-            self._client.finish()
-            self._next += 1
+    def send_one(self, qos):
+        """Telemetry, until it is acknowledged."""
+        self._client.send(0, qos)
+        self._client.finish()
         return {}
 
     def first(self, port, ca=None, variant=None):
