@@ -22,7 +22,7 @@ within microseconds. What was handed over to be sent arrives, or is reported::
 Map of this file, each layer knows only the ones above it:
 
 * words and limits: topics, packet types, defaults, states, errors
-* pure functions of plain values: packets, checking, errors in words
+* pure functions of plain values: packets, checking
 * `_StandIn`: what MiniMQTT is given as its pool, its TLS context and its socket
 * `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
 * `TBDeviceMqttClient`: topics and JSON, the outbox, requests, RPC; it has never heard of a socket
@@ -116,6 +116,7 @@ _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
 _MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils.java
+_EPSILON = 1e-12  # no const: a compiler would reckon with floats of its own
 _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
 _RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
@@ -254,8 +255,11 @@ def _check_value(key, value, depth=0):
     if isinstance(value, float):
         if value - value != 0:  # infinity and NaN alone
             raise ValueError("%r: %s can't be sent" % (key, value))
+        if 1 + _EPSILON == 1:
+            return value  # the short floats of boards need no rounding
         # With more than 16 decimals the server stores text (JsonConverter.java).
-        return round(float("%.15g" % value), 16)
+        value = float("%.15g" % value)
+        return round(value, 16) if -1 < value < 1 else value  # MicroPython overflows on large ones
     if depth > _MAX_DEPTH:
         raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):
@@ -402,23 +406,6 @@ def _check_keys(keys):
     return ",".join(keys)
 
 
-_CAUSES = (  # part of an error's class or text, in lower case, and what to do; the first that fits
-    ("memory", "too little memory left for TLS"),
-    ("gaierror", "host not known"),
-    ("unicodeerror", "host not known"),
-    ("refused", "nobody listens there"),
-    ("timed", "no answer"),
-    ("inprogress", "no answer"),
-    ("expired", "certificate expired, or the clock is wrong"),
-    ("yet valid", "certificate not valid yet: is the clock set?"),
-    ("mismatch", "certificate of another host"),
-    ("verif", "certificate not trusted: tls= takes the path of its CA file"),
-    ("alert", "our TLS refused: is a client certificate wanted?"),
-    ("ssl", "TLS failed: does this port speak it?"),
-    ("", "no connection"),
-)
-
-
 # --- what MiniMQTT is given --------------------------------------------------------------------
 # MiniMQTT takes its socket from the pool in its constructor's arguments. Ours hands out a stand-in:
 # the real socket inside is connected (and wrapped in TLS) as MiniMQTT and ConnectionManager wish,
@@ -542,6 +529,23 @@ class _CompatSocket(_StandIn):
 _EPIPE = const(32)  # numbers that errno lacks on boards
 _ENOBUFS = const(105)
 
+# Part of an error's class or text, in lower case, and what it means; the first that fits.
+_CAUSES = (
+    ("memory", "too little memory left for TLS"),
+    ("gaierror", "host not known"),
+    ("unicodeerror", "host not known"),
+    ("refused", "nobody listens there"),
+    ("timed", "no answer"),
+    ("inprogress", "no answer"),
+    ("expired", "certificate expired, or the clock is wrong"),
+    ("yet valid", "certificate not valid yet: is the clock set?"),
+    ("mismatch", "certificate of another host"),
+    ("verif", "certificate not trusted: tls= takes the path of its CA file"),
+    ("alert", "our TLS refused: is a client certificate wanted?"),
+    ("ssl", "TLS failed: does this port speak it?"),
+    ("", "no connection"),
+)
+
 
 def _has_network(radio):
     """Whether *radio* says that it is connected; True where it can't tell."""
@@ -643,7 +647,7 @@ class _Link:
             self._lose(self._connect_error(error))
 
     def _connect_error(self, error):
-        """The reason why an attempt failed, as an `OSError` that says what to change."""
+        """The reason why an attempt failed, as an `OSError` in our words and the system's."""
         while getattr(error, "__cause__", None) is not None:  # MiniMQTT hides it behind its own
             error = error.__cause__
         said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._is_tls else "")
@@ -1071,7 +1075,7 @@ class _Link:
         topics = self._awaited.pop(packet_id)
         self._acked_at = ticks_ms()
         self._acknowledged = True
-        if head == _PUBACK:
+        if head & 0xF0 == _PUBACK:
             self._attempts = 0  # the server takes what we send: this connection is good
             self._owner._link_acknowledged(packet_id)
         for count, topic in enumerate(topics):
