@@ -169,8 +169,8 @@ def test_telemetry_of_every_shape_arrives(board, server, device):
 
 def test_floats_arrive_as_numbers(board, server, device):
     board.play("telemetry.floats", server.port)
-    stored = [row["value"] for row in values(device)]
-    expected = [0.3, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11]
+    stored = [float(row["value"]) for row in values(device)]
+    expected = [0.3, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11, 1e25]
     # Boards have single precision, and the server takes 16 decimals.
     assert stored == pytest.approx(expected, rel=1e-6, abs=1e-16)
 
