@@ -52,6 +52,14 @@ def why(request, runtime):
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
 
 
+@pytest.fixture
+def short_floats(request, runtime):
+    """For tests of small floats."""
+    if runtime.name.startswith("circuitpython"):
+        reason = "a short float below 1e-8 may have more than 16 decimals: the server stores text"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+
+
 def subscribed(device, topic):
     assert device.wait(lambda d: topic in d.subscriptions)
 
@@ -167,7 +175,7 @@ def test_telemetry_of_every_shape_arrives(board, server, device):
     assert own_times == [1700000000000, 1700000000001, 1700000000002, 1700000000003]
 
 
-def test_floats_arrive_as_numbers(board, server, device):
+def test_floats_arrive_as_numbers(board, server, device, short_floats):
     board.play("telemetry.floats", server.port)
     stored = [float(row["value"]) for row in values(device)]
     expected = [0.3, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11, 1e25]
