@@ -194,6 +194,24 @@ def test_the_page_has_what_was_printed_and_the_pictures(monkeypatch, tmp_path, c
     assert comparison().text() in capsys.readouterr().out
 
 
+def test_a_benchmark_that_raises_fails_the_run_and_the_others_are_asked(monkeypatch, capsys):
+    def broken():
+        """What is broken?"""
+        raise ValueError("on purpose")
+
+    def made():
+        """What is made up?"""
+        return comparison()
+
+    monkeypatch.setattr(bench, "BENCHMARKS", {"broken": broken, "made": made})
+    assert bench.main([]) == 1
+    printed = capsys.readouterr()
+    assert "Left out: it failed." in printed.out
+    assert "## made: What is made up?" in printed.out
+    assert "Budgets missed: broken; made, segments" in printed.out
+    assert "ValueError: on purpose" in printed.err
+
+
 def test_a_part_of_the_benchmarks_does_not_replace_the_page(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "BENCHMARKS", {"made": comparison})
     monkeypatch.setattr(bench, "PICTURES", tmp_path)

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import tb_device_mqtt
@@ -29,6 +30,7 @@ from benchmarks import (
     rpc,
     speed,
 )
+from benchmarks.tables import LeftOut
 
 BENCHMARKS = {
     function.__name__: function
@@ -58,7 +60,12 @@ ON_REQUEST = {  # run by name alone: for whoever makes the module smaller
     "memory_by_function": memory.memory_by_function,
 }
 
-_PAGE = """# Benchmarks
+_PAGE = """<!--
+SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+SPDX-License-Identifier: MIT
+-->
+
+# Benchmarks
 
 What `python3 run.py bench --write` printed. Every client runs in a process of its own, against
 the same stand-in of ThingsBoard, in the same run; `tests/benchmarks/peers` has how each is used.
@@ -82,7 +89,12 @@ def main(arguments):
         benchmark = BENCHMARKS.get(name) or ON_REQUEST[name]
         question = inspect.getdoc(benchmark).splitlines()[0]
         print("## %s: %s\n" % (name, question), flush=True)
-        table = benchmark(**(QUICK.get(name, {}) if options.quick else {}))
+        try:
+            table = benchmark(**(QUICK.get(name, {}) if options.quick else {}))
+        except Exception:  # the others are to be asked nevertheless
+            traceback.print_exc()
+            table = LeftOut("it failed")
+            missed[True].append(name)
         print(table.text() + "\n", flush=True)
         is_drawn = options.write and table.draw is not None and _write_picture(table)
         picture = "![%s](%s.svg)\n\n" % (question, name) if is_drawn else ""

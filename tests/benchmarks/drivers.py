@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -284,8 +285,11 @@ def _ask(peer, question):
             return question(driver)
     except Missing as missing:
         return str(missing)
-    except (Failed, AssertionError, OSError) as failed:  # the last two: of the server's side
-        return {None: _short(str(failed))}
+    except Failed as failed:
+        return {None: str(failed)}
+    except Exception as error:  # on the server's side; the others are to be measured nevertheless
+        traceback.print_exc()
+        return {None: _short("%s: %s" % (type(error).__name__, error))}
 
 
 def attempt(function, *arguments):

@@ -171,6 +171,8 @@ def _first_once(driver, round_trip_s, authority):
             proxy.round_trip(round_trip_s)
             seen = driver.do("first", port=proxy.port, variant=driver.peer.variant, **options)
             ways = [segment.way for segment in list(proxy.transcript)]
+            driver.do("close")
+            wait_until(lambda: not server.connections, _TIMEOUT_S)
     departures = sum(
         way == "to_server" and (not count or ways[count - 1] != way)
         for count, way in enumerate(ways)

@@ -18,7 +18,6 @@ class PythonSdk(Client):
 
     def open(self, port, keep_alive, ca, serves, variant):
         self._in_hand = deque()
-        self._is_delivering = False
         client = TBDeviceMqttClient(
             "localhost" if ca else "127.0.0.1", port, TOKEN, client_id=CLIENT_ID
         )
@@ -37,13 +36,21 @@ class PythonSdk(Client):
 
     def send(self, number, quality_of_service):
         if len(self._in_hand) >= IN_HAND:
-            self._in_hand.popleft().get()
-        self._in_hand.append(self._client.send_telemetry(reading(number), quality_of_service))
+            self._await_one()
+        self._publish(number, quality_of_service)
+
+    def _publish(self, number, quality_of_service):
+        info = self._client.send_telemetry(reading(number), quality_of_service)
+        self._in_hand.append((info, number, quality_of_service))
+
+    def _await_one(self):
+        info, *message = self._in_hand.popleft()
+        if info.get() != TBPublishInfo.TB_ERR_SUCCESS:
+            self._publish(*message)
 
     def finish(self):
         while self._in_hand:
-            if self._in_hand.popleft().get() != TBPublishInfo.TB_ERR_SUCCESS:
-                raise OSError("not sent")
+            self._await_one()
 
     def is_lost(self):
         return not self._client.is_connected()
