@@ -255,25 +255,27 @@ def _check_value(key, value, depth=0):
     if isinstance(value, float):
         if value - value != 0:  # infinity and NaN alone
             raise ValueError("%r: %s can't be sent" % (key, value))
-        if 1 + _EPSILON == 1:
-            return value  # the short floats of boards need no rounding
         # With more than 16 decimals the server stores text (JsonConverter.java).
+        if -1e-8 < value < 1e-8:
+            return float("%.16f" % value)
+        if 1 + _EPSILON == 1:
+            return value  # the short floats of boards have 9 digits at most
         value = float("%.15g" % value)
         return round(value, 16) if -1 < value < 1 else value  # MicroPython overflows on large ones
     if depth > _MAX_DEPTH:
         raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):
-        checked = {}
-        for name in value:
-            _check_key(name)
-            checked[name] = _check_value(key, value[name], depth + 1)
-        return checked
-    if not isinstance(value, (list, tuple)):
+        checked: Any = {}
+        for item in value:
+            _check_key(item)
+            checked[item] = _check_value(key, value[item], depth + 1)
+    elif isinstance(value, (list, tuple)):
+        checked = []
+        for item in value:
+            checked.append(_check_value(key, item, depth + 1))
+    else:
         raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
-    items = []
-    for item in value:
-        items.append(_check_value(key, item, depth + 1))
-    return items
+    return checked
 
 
 def _check_values(values, left_out):
@@ -421,10 +423,18 @@ class _StandIn:
         self._context = context
         self.SOCK_STREAM = pool.SOCK_STREAM
         self.connect_timeout_s = None  # for TCP and TLS
-        self.real = None
+        self.real = self.error = None
+
+    def _try(self, method, args):
+        """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
+        try:
+            return method(*args)
+        except Exception as error:
+            self.error = error
+            raise
 
     def getaddrinfo(self, *args):
-        found = self.pool.getaddrinfo(*args)
+        found = self._try(self.pool.getaddrinfo, args)
         # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
         for info in found:
             if info[0] == self.pool.AF_INET:
@@ -432,18 +442,20 @@ class _StandIn:
         return found
 
     def socket(self, *args):
-        self.real = self.pool.socket(*args)
+        self.error = None
+        self.real = self._try(self.pool.socket, args)
         self.sent = bytearray()
         self._answer = _packet(_CONNACK, bytes(2))
         return self
 
     def wrap_socket(self, socket, server_hostname=None):
+        # Before connect(): nothing can fail here but memory.
         self.real = self._context.wrap_socket(self.real, server_hostname=server_hostname)
         return self
 
     def connect(self, address):
         self.real.settimeout(self.connect_timeout_s)
-        self.real.connect(address)
+        self._try(self.real.connect, (address,))
 
     def settimeout(self, timeout):
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
@@ -532,15 +544,13 @@ _ENOBUFS = const(105)
 # Part of an error's class or text, in lower case, and what it means; the first that fits.
 _CAUSES = (
     ("memory", "too little memory left for TLS"),
-    ("gaierror", "host not known"),
-    ("unicodeerror", "host not known"),
+    ("gaierror|unicodeerror", "host not known"),
     ("refused", "nobody listens there"),
-    ("timed", "no answer"),
-    ("inprogress", "no answer"),
+    ("timed|inprogress", "no answer"),
     ("expired", "certificate expired, or the clock is wrong"),
     ("yet valid", "certificate not valid yet: is the clock set?"),
     ("mismatch", "certificate of another host"),
-    ("verif", "certificate not trusted: tls= takes the path of its CA file"),
+    ("verif|signed", "certificate not trusted: tls= takes the path of its CA file"),
     ("alert", "our TLS refused: is a client certificate wanted?"),
     ("ssl", "TLS failed: does this port speak it?"),
     ("", "no connection"),
@@ -648,14 +658,14 @@ class _Link:
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
-        while getattr(error, "__cause__", None) is not None:  # MiniMQTT hides it behind its own
-            error = error.__cause__
+        error = self._standin.error or error
         said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._is_tls else "")
         number = getattr(error, "errno", None)
         number = number if isinstance(number, int) else errno.ENOTCONN
-        for part, cause in _CAUSES:
-            if part in said.lower():
-                return OSError(number, "%s: %s (%s)" % (self._where, cause, error))
+        for parts, cause in _CAUSES:
+            for part in parts.split("|"):
+                if part in said.lower():
+                    return OSError(number, "%s: %s (%s)" % (self._where, cause, error))
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
@@ -1661,7 +1671,6 @@ class TBDeviceMqttClient:
             else:
                 old = self._outbox[self._outbox_sent]
             self._outbox_drop(old, "queue full")
-        return message.id
 
     def _outbox_again(self, message):
         """Queue what was sent before, unless it is still there."""
@@ -1831,7 +1840,7 @@ class TBDeviceMqttClient:
         """
         quality_of_service = self._given(quality_of_service)
         messages = _telemetry(data, self._message_limit(), self._left_out)
-        message_id = None
+        message: Optional[_Message] = None
         for has_time, readings in messages:
             captured_ms = 0
             if not has_time:
@@ -1840,9 +1849,9 @@ class TBDeviceMqttClient:
             message = _Message(
                 self._topics[_TELEMETRY], readings, quality_of_service, 0, captured_ms
             )
-            message_id = self._outbox_put(message)
+            self._outbox_put(message)
         self._outbox_try()
-        return message_id
+        return None if message is None else message.id
 
     def _given(self, quality_of_service):
         if quality_of_service is None:
