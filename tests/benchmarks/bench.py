@@ -82,7 +82,8 @@ PICTURES = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks"
 
 def main(arguments):
     options = _parse(arguments)
-    print(_machine() + "\n", flush=True)
+    machine = _machine()
+    print(machine + "\n", flush=True)
     sections = []
     missed = {True: [], False: []}  # whether enforced: names
     for name in options.names or BENCHMARKS:
@@ -102,7 +103,7 @@ def main(arguments):
         for row in table.broken:
             missed[row.budget.is_enforced].append("%s, %s" % (name, row.what))
     if options.write and not options.names:  # a part would replace the whole
-        _write_page(sections)
+        _write_page(machine, sections)
     print("Budgets missed: " + ("; ".join(missed[True]) or "none"))
     print("Missed, not enforced: " + ("; ".join(missed[False]) or "none"))
     return 1 if missed[True] else 0
@@ -119,9 +120,9 @@ def _write_picture(table):
     return True
 
 
-def _write_page(sections):
+def _write_page(machine, sections):
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page = "\n".join([_PAGE % _machine(), *sections])
+    page = "\n".join([_PAGE % machine, *sections])
     (PICTURES / "README.md").write_text(page, encoding="utf-8")
 
 

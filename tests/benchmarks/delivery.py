@@ -22,7 +22,7 @@ _DELIVERING = (*drivers.PEERS, drivers.UMQTT_ROBUST)
 # --- cuts ---
 
 
-def cuts(messages=5000, cuts=50, runs=3, peer_messages=300, deadline_s=20, peers=_DELIVERING):
+def cuts(messages=5000, cuts=50, runs=3, peer_messages=250, deadline_s=15, peers=_DELIVERING):
     """What arrives over a link that is cut again and again, at any byte?"""
     seen = [_send_over_cuts(messages, cuts, seed) for seed in range(runs)]
 

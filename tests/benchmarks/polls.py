@@ -77,7 +77,7 @@ def _left_bytes(client, polls):
 # --- animation ---
 
 
-def animation(seconds=2, peers=(drivers.NOBODY, *drivers.PEERS)):
+def animation(seconds=1.5, peers=(drivers.NOBODY, *drivers.PEERS)):
     """How fast does an animation run beside a client that is connected?"""
 
     def question(driver):
@@ -97,7 +97,7 @@ def animation(seconds=2, peers=(drivers.NOBODY, *drivers.PEERS)):
         ],
         answers,
         "One pass computes 30 pixels and polls the client once; without a poll where a thread does "
-        "the work. The longest is the longest time from one pass to the next, within %d s: on a "
+        "the work. The longest is the longest time from one pass to the next, within %g s: on a "
         "busy machine that is the machine's doing." % seconds,
         *left_out,
     )

@@ -38,7 +38,9 @@ class ChuMicro(Client):
         self._client = client = MQTTClient.from_config(
             config,
             ssl_context=context,
-            clean_session=False,  # or else it forgets what is not acknowledged when it connects
+            # With True it forgets what is not acknowledged when it connects again. With False it
+            # takes the server's word that there is a session, and does not subscribe.
+            clean_session=serves,
             ack_timeout_seconds=_RESEND_S,
         )
         client.on_message = self._on_message
