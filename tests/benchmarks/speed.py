@@ -40,8 +40,7 @@ def rate(seconds=1.0, links=_LINKS, peers=(*drivers.PEERS, drivers.MINIMQTT_NO_D
         [Column(_link_name(*link), "/s", is_pictured=link[0] == 1) for link in links],
         answers,
         "What is sent in %g s, until all is acknowledged; at QoS 0, until it has arrived. To a "
-        "client that does not wait for each message up to 32 are handed over; ours sends 8 of them "
-        "before the first is acknowledged, paho-mqtt and the Python SDK all. MiniMQTT leaves "
+        "client that does not wait for each message up to 32 are handed over. MiniMQTT leaves "
         "Nagle's algorithm on and sends a packet in pieces: TCP_NODELAY set for it from outside "
         "shows the rest of the difference. Server and proxy share an interpreter, which limits the "
         "fastest." % seconds,
