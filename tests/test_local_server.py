@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The stand-in behaves like ThingsBoard: raw sockets for the odd cases, paho-mqtt as a peer."""
 
+import asyncio
 import json
 import socket
 import ssl
@@ -21,6 +22,7 @@ import trustme
 
 import local_server
 from local_server import LocalServer
+from local_server.faults import Faults, Wire
 
 TELEMETRY = "v1/devices/me/telemetry"
 ATTRIBUTES = "v1/devices/me/attributes"
@@ -1405,6 +1407,29 @@ def test_a_tls_server_can_reset_and_go_down(tls_server, client_context):
         assert tls_server.connections == 0
         tls_server.listen_again()
         peer.close()
+
+
+class ForgetfulTransport:
+    """As asyncio's TLS transport: closed once more, it can't say any more what it was."""
+
+    def __init__(self):
+        self.is_open = True
+
+    def get_extra_info(self, name):
+        assert self.is_open
+        return object()
+
+    def close(self):
+        self.is_open = False
+
+    def abort(self):
+        pass
+
+
+def test_a_tls_session_may_be_closed_already_when_the_server_closes_it():
+    loop = asyncio.new_event_loop()
+    Wire(loop, ForgetfulTransport(), Faults()).close()
+    loop.close()
 
 
 def test_plain_bytes_on_a_tls_port_are_refused(tls_server):

@@ -121,8 +121,10 @@ class Wire:
             self._transport.write(data)
 
     def _close_now(self):
+        # Asked first: closed for the second time, asyncio's TLS transport can't say it any more.
+        is_tls = self._transport.get_extra_info("ssl_object") is not None
         self._transport.close()
-        if self._transport.get_extra_info("ssl_object") is not None:
+        if is_tls:
             self._loop.call_later(_TLS_CLOSE_S, self._transport.abort)
 
 
