@@ -429,7 +429,7 @@ class _StandIn:
         """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
         try:
             return method(*args)
-        except Exception as error:
+        except (OSError, RuntimeError, MemoryError, ValueError) as error:
             self.error = error
             raise
 
