@@ -415,6 +415,10 @@ def _check_keys(keys):
 # without waiting. From then on the real socket is the link's. No private member is touched.
 
 
+# What the networks of boards raise while they connect.
+_ATTEMPT_ERRORS = (OSError, RuntimeError, MemoryError, ValueError, MMQTTException)
+
+
 class _StandIn:
     """Pool, TLS context and socket in one: a link has no more than one of each."""
 
@@ -429,7 +433,7 @@ class _StandIn:
         """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
         try:
             return method(*args)
-        except (OSError, RuntimeError, MemoryError, ValueError) as error:
+        except _ATTEMPT_ERRORS as error:
             self.error = error
             raise
 
@@ -651,7 +655,7 @@ class _Link:
         try:
             self.mqtt.connect(clean_session=self.clean_session)
             self._adopt()
-        except (OSError, RuntimeError, MemoryError, ValueError, MMQTTException) as error:
+        except _ATTEMPT_ERRORS as error:
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
             self._lose(self._connect_error(error))
