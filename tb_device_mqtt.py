@@ -721,7 +721,14 @@ class _Link:
 
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one."""
-        self._count_loss(reason)
+        is_online, was_closed = self.state == _ONLINE, isinstance(reason, OSError)
+        if self._sent_early and not self._acknowledged and (is_online or was_closed):
+            self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
+        is_short = is_online and ticks_diff(ticks_ms(), self._since) < _EVICTED_MS
+        if is_short and was_closed and not (self._is_settled or self._awaited):
+            # Two clients on one token throw each other out: must not become a race.
+            self._evictions += 1
+            self._attempts = max(self._attempts, self._evictions)
         self._close()
         self.error = reason
         pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << min(self._attempts, _BACKOFF_LAST))
@@ -729,18 +736,6 @@ class _Link:
         self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
         self._move(_WAITING, reason)
         self._reset()
-
-    def _count_loss(self, reason):
-        """How long to pause: an accepted CONNECT is no success yet, an acknowledgement is one."""
-        is_online, was_closed = self.state == _ONLINE, isinstance(reason, OSError)
-        if self._sent_early and not self._acknowledged and (is_online or was_closed):
-            self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
-        if not is_online or self._is_settled or self._awaited or not was_closed:
-            return
-        if ticks_diff(ticks_ms(), self._since) < _EVICTED_MS:
-            # Two clients on one token throw each other out: must not become a race.
-            self._evictions += 1
-            self._attempts = max(self._attempts, self._evictions)
 
     # --- _Link: state --------------------------------------------------------------------------
 
@@ -1136,9 +1131,7 @@ class _Message:
 class _Shared(dict):
     """See `TBDeviceMqttClient.shared`. A default comes back when the server deletes its value."""
 
-    def __init__(self):
-        super().__init__()
-        self.defaults = {}
+    defaults: dict
 
     def setdefault(self, key, value=None):
         self.defaults[key] = value
@@ -1990,6 +1983,7 @@ class TBDeviceMqttClient:
         """
         if self._attributes_shared is None:
             self._attributes_shared = _Shared()
+            self._attributes_shared.defaults = {}
             self._listen(_ATTRIBUTES)
             self._listen(_ATTRIBUTES_RESPONSE)
             if self.connected:
