@@ -22,6 +22,7 @@ _ITERATIONS = 101
 _CONFIGURATION = """\
 {user}
 persistence false
+max_queued_messages 0
 log_type all
 per_listener_settings true
 set_tcp_nodelay true
