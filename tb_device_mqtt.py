@@ -429,7 +429,7 @@ class _StandIn:
         self.connect_timeout_s = None  # for TCP and TLS
         self.real = self.error = None
 
-    def _try(self, method, args):
+    def _call(self, method, args):
         """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
         try:
             return method(*args)
@@ -438,7 +438,7 @@ class _StandIn:
             raise
 
     def getaddrinfo(self, *args):
-        found = self._try(self.pool.getaddrinfo, args)
+        found = self._call(self.pool.getaddrinfo, args)
         # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
         for info in found:
             if info[0] == self.pool.AF_INET:
@@ -447,7 +447,7 @@ class _StandIn:
 
     def socket(self, *args):
         self.error = None
-        self.real = self._try(self.pool.socket, args)
+        self.real = self._call(self.pool.socket, args)
         self.sent = bytearray()
         self._answer = _packet(_CONNACK, bytes(2))
         return self
@@ -459,7 +459,7 @@ class _StandIn:
 
     def connect(self, address):
         self.real.settimeout(self.connect_timeout_s)
-        self._try(self.real.connect, (address,))
+        self._call(self.real.connect, (address,))
 
     def settimeout(self, timeout):
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
@@ -1131,7 +1131,7 @@ class _Message:
 class _Shared(dict):
     """See `TBDeviceMqttClient.shared`. A default comes back when the server deletes its value."""
 
-    defaults: dict
+    defaults: dict  # given from outside: an __init__ for it would take 80 bytes of a board
 
     def setdefault(self, key, value=None):
         self.defaults[key] = value
@@ -1263,8 +1263,6 @@ class TBDeviceMqttClient:
         compact: bool = False,
         logger: Any = None,
     ) -> None:
-        if not isinstance(host, str) or not host or "/" in host:
-            raise ValueError("host %r is no host name" % (host,))
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
         self.stats: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
@@ -1307,6 +1305,8 @@ class TBDeviceMqttClient:
 
     def _build_link(self, settings, access_token, tls, radio, network_adapter, socket_pool):
         host, port, client_id, keep_alive, username, password = settings
+        if not isinstance(host, str) or not host or "/" in host:
+            raise ValueError("host %r is no host name" % (host,))
         port = str((8883 if tls else 1883) if port is None else port)
         if not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("port %r: 1 to 65535" % port)
