@@ -18,7 +18,9 @@ ERRORS = ("TypeError", "ValueError", "LookupError", "OSError", "RuntimeError", "
 # Methods that put words into an error: which argument.
 TOLD = {"_expect": 0, "_outbox_drop": 1, "_fail": 0}
 INTERNAL = ("nothing to read",)  # what a stand-in tells MiniMQTT, and nobody else
-WORDS = tuple(words for _, words in tb_device_mqtt._CAUSES) + tb_device_mqtt._REFUSALS
+CAUSES = tb_device_mqtt._CAUSES.split("\n")
+REFUSALS = tb_device_mqtt._REFUSALS.split("\n")
+WORDS = tuple(cause.split("|")[-1] for cause in CAUSES) + tuple(REFUSALS)
 # Between the words that are there whatever the values are; "..." stands for those on the page.
 SPLIT = re.compile(r"(?:0x)?%(?:\.\d+)?(?:02)?[a-z]|\.\.\.|: |\(")
 
