@@ -187,10 +187,6 @@ class TBRefusedError(TBError):
         self.code: int = code
 
 
-class _Lost(Exception):
-    """The connection is gone; the argument is the reason, an exception."""
-
-
 # --- pure: packets -----------------------------------------------------------------------------
 
 
@@ -204,12 +200,6 @@ def _text(topic):
     return _uint16(len(encoded)) + encoded
 
 
-def _take_text(packet, start):
-    """Such a string that begins at *start*, and where it ends."""
-    end = start + 2 + (packet[start] << 8 | packet[start + 1])
-    return str(packet[start + 2 : end], "utf-8"), end
-
-
 def _packet(head, *parts):
     size = 0
     for part in parts:
@@ -219,12 +209,6 @@ def _packet(head, *parts):
         header += bytes((size & 127 | 128,))
         size >>= 7
     return b"".join((header + bytes((size,)),) + parts)
-
-
-def _publish_packet(topic, payload, quality_of_service, packet_id=0, flags=0):
-    flags |= _PUBLISH | quality_of_service << 1
-    identifier = _uint16(packet_id) if quality_of_service else b""
-    return _packet(flags, _text(topic), identifier, payload)
 
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
@@ -481,56 +465,6 @@ class _StandIn:
             pass  # it was closed already
 
 
-class _CompatSocket(_StandIn):
-    """The wire where an MQTT class keeps its socket to itself: each packet becomes a call.
-
-    That is a test double, or a MiniMQTT that was rewritten. It blocks as long as that class does.
-    """
-
-    def __init__(self, mqtt):
-        self._mqtt = mqtt
-        self._answer = _packet(_CONNACK, bytes(2))
-        mqtt.on_message = self._on_message
-
-    def _on_message(self, _mqtt, topic, message):
-        self._answer += _publish_packet(topic, _check_payload(message), 0)
-
-    def send(self, packet):
-        head, start = packet[0], 2
-        while packet[start - 1] & 128:
-            start += 1
-        if head & 0xF0 == _PUBLISH:
-            topic, end = _take_text(packet, start)
-            quality_of_service = head >> 1 & 1
-            payload = packet[end + 2 * quality_of_service :]
-            self._mqtt.publish(topic, payload, bool(head & _RETAIN), quality_of_service)
-            if quality_of_service:
-                self._answer += _packet(_PUBACK, packet[end : end + 2])
-        elif head == _PINGREQ:
-            self._answer += _packet(_PINGRESP)
-        elif head != _DISCONNECT:
-            self._subscribe(packet, start)
-        return len(packet)
-
-    def _subscribe(self, packet, start):
-        granted, end = b"", start + 2
-        while end < len(packet):
-            topic, end = _take_text(packet, end)
-            if packet[0] == _SUBSCRIBE:
-                self._mqtt.subscribe(topic, packet[end])
-                granted += packet[end : end + 1]
-                end += 1
-            else:
-                self._mqtt.unsubscribe(topic)
-        # The acknowledgement's type is one more than the request's.
-        self._answer += _packet((packet[0] & 0xF0) + 0x10, packet[start : start + 2], granted)
-
-    def recv_into(self, buffer, size=0):
-        if not self._answer:
-            self._mqtt.loop()
-        return super().recv_into(buffer, size)
-
-
 # --- _Link: open and close ---------------------------------------------------------------------
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` and is called back for a
 # message, an acknowledgement, a change of state, an error; there it only notes what came. The one
@@ -617,7 +551,7 @@ class _Link:
         self._fault = None
         self._awaited = {}  # packet id -> topics of a SUBSCRIBE
         self._ping_at = None
-        self._sent_early = self._acknowledged = self._is_settled = False
+        self._is_open = self._sent_early = self._acknowledged = self._is_settled = False
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -637,7 +571,7 @@ class _Link:
                 self._flush()
                 if not self.unsent:
                     self._send(_packet(_DISCONNECT))
-            except _Lost:
+            except OSError:
                 pass  # gone already
         self._close()
         self._move(_STOPPED)
@@ -649,11 +583,15 @@ class _Link:
         self._standin.connect_timeout_s = self.connect_timeout_s
         try:
             self.mqtt.connect(clean_session=self.clean_session)
-            self._adopt()
+            if self._standin.real is not None:
+                self._adopt()
+            else:  # online without a socket: see `_poll_mqtt`
+                self.mqtt.on_message = self._on_message
+                self._on_connack(_CONNACK, bytes(2))
         except _ATTEMPT_ERRORS as error:
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
-            self._lose(self._connect_error(error))
+            raise self._connect_error(error) from error
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
@@ -670,8 +608,6 @@ class _Link:
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
         pool, socket = self._standin.pool, self._standin.real
-        if socket is None:
-            socket = _CompatSocket(self.mqtt)
         socket.settimeout(0)
         try:  # each packet a segment; otherwise the second waits for the peer's ACK
             socket.setsockopt(pool.IPPROTO_TCP, pool.TCP_NODELAY, 1)
@@ -682,11 +618,17 @@ class _Link:
             self._watch()
         self._due = self._look_at = self._since = self._received_at = self._sent_at = ticks_ms()
         self._acked_at = self._checked_at = self._due
-        if self._standin.real is not None:
-            self._write(bytes(self._standin.sent))
-            self._sent_early = False  # that was CONNECT
+        self._write(bytes(self._standin.sent))
+        self._sent_early = False  # that was CONNECT
         if self._early:
-            self._subscribe(self._topics)
+            self._begin()
+
+    def _begin(self):
+        """From now on packets may leave."""
+        self._is_open = True
+        # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
+        if self._topics:
+            self._request(_SUBSCRIBE, list(self._topics))
 
     def _watch(self):
         """Ask the system, not the socket, whether there is something to read, where it can say."""
@@ -742,15 +684,11 @@ class _Link:
 
     def poll(self):
         """Move on by as much as can be done without waiting. Raises no network error."""
-        if self._socket is None:
-            if self.state != _STOPPED:
-                self._poll_offline()
-            return
         try:
             if self._fault is not None:
-                self._read()  # what came before the end
-                if not self._more:
-                    raise self._fault
+                raise self._fault
+            if self._socket is None:
+                self._poll_without_socket()
                 return
             if self.unsent:
                 self._flush()
@@ -759,13 +697,15 @@ class _Link:
                 self._read()
             if ticks_diff(now, self._due) >= 0:
                 self._run_timers(now)
-        except _Lost as lost:
-            self._lose(lost.args[0])
+        except (OSError, TBError) as reason:
+            self._lose(reason)
 
-    def _poll_offline(self):
+    def _poll_without_socket(self):
         if self.state == _CONNECTING:
             self._open()  # announced at the poll before
-        elif ticks_diff(ticks_ms(), self._due) >= 0:
+        elif self.state == _ONLINE:
+            self._poll_mqtt()
+        elif self.state == _WAITING and ticks_diff(ticks_ms(), self._due) >= 0:
             if _has_network(self._radio):
                 self._move(_CONNECTING)
                 return
@@ -773,6 +713,16 @@ class _Link:
             if self.error is None:
                 self.error = OSError(errno.EHOSTUNREACH, "the radio is not connected")
                 self._owner._link_error(self.error)
+
+    def _poll_mqtt(self):
+        """Where an MQTT class keeps its socket to itself, such as a test double: have it work.
+
+        It blocks as long as it likes; its calls return when the server has acknowledged.
+        """
+        self._try(self.mqtt.loop)
+        while self._awaited:
+            packet_id, _ = self._awaited.popitem()
+            self._owner._link_acknowledged(packet_id)
 
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)
@@ -794,11 +744,11 @@ class _Link:
             socket = getattr(self._socket, "_socket", self._socket)
             is_connected = getattr(socket, "_connected", None)
             if callable(is_connected) and not is_connected():
-                raise _Lost(self._line_error(None))
+                raise self._line_error(None)
 
     def _expect(self, name, since, limit, now):
         if ticks_diff(now, since) > limit:
-            raise _Lost(TBTimeoutError("no %s within %g s" % (name, limit / 1000)))
+            raise TBTimeoutError("no %s within %g s" % (name, limit / 1000))
 
     def _keep_alive(self, now):
         """Ping after half the interval without a byte in or out; the answer has as long."""
@@ -829,48 +779,65 @@ class _Link:
     # a part of it must be offered the very same bytes again.
 
     @property
-    def _is_open(self):
-        return self._socket is not None and (self._early or self.state == _ONLINE)
-
-    @property
     def can_send(self):
         """Whether `publish` would send now, or as soon as the socket takes more."""
         return self._is_open and self._fault is None and len(self.unsent) < _MAX_UNSENT
 
     def publish(self, topic, payload, quality_of_service, packet_id=0, flags=0):
         """Send what `can_send`; *flags*: ``_DUP``, ``_RETAIN``. The owner is told the PUBACK."""
+        identifier = b""
         if quality_of_service:
+            identifier = _uint16(packet_id)
             self._await(packet_id)
-        self._write(_publish_packet(topic, payload, quality_of_service, packet_id, flags))
+        if self._socket is None:
+            retain = bool(flags & _RETAIN)
+            self._call(self.mqtt.publish, topic, payload, retain, quality_of_service)
+            return
+        flags |= _PUBLISH | quality_of_service << 1
+        self._write(_packet(flags, _text(topic), identifier, payload))
 
     def subscribe(self, topic, quality_of_service=1):
         """Subscribe now and after each connect."""
         if self._topics.get(topic) != quality_of_service:
             self._topics[topic] = quality_of_service
             if self._is_open:
-                self._subscribe({topic: quality_of_service})
+                self._request(_SUBSCRIBE, (topic,))
 
     def unsubscribe(self, topic):
         if self._topics.pop(topic, None) is not None and self._is_open:
-            packet_id = self._await(0)
-            self._write(_packet(_UNSUBSCRIBE, _uint16(packet_id), _text(topic)))
+            self._request(_UNSUBSCRIBE, (topic,))
 
-    def _subscribe(self, topics):
-        if topics:
-            parts = [_uint16(self._await(0, list(topics)))]
-            for topic in topics:
-                parts.append(_text(topic) + bytes((topics[topic],)))
-            self._write(_packet(_SUBSCRIBE, *parts))
+    def _request(self, head, topics):
+        """Send SUBSCRIBE or UNSUBSCRIBE, under a number that no message has."""
+        self._packet_id = self._packet_id % 0x7FFF + 1
+        packet_id = _SUBSCRIBE_IDS | self._packet_id
+        self._await(packet_id, topics)
+        parts = [_uint16(packet_id)]
+        for topic in topics:
+            parts.append(_text(topic))
+            if head == _SUBSCRIBE:
+                parts.append(bytes((self._topics[topic],)))
+        if self._socket is not None:
+            self._write(_packet(head, *parts))
+            return
+        for topic in topics:
+            if head == _SUBSCRIBE:
+                self._call(self.mqtt.subscribe, topic, self._topics[topic])
+            else:
+                self._call(self.mqtt.unsubscribe, topic)
 
     def _await(self, packet_id, topics=()):
-        """Expect an acknowledgement; with *packet_id* 0 under a number of our own."""
-        while not packet_id or packet_id in self._awaited:
-            self._packet_id = self._packet_id % 0x7FFF + 1
-            packet_id = _SUBSCRIBE_IDS | self._packet_id
+        """Expect an acknowledgement."""
         if not self._awaited:
             self._acked_at = ticks_ms()
         self._awaited[packet_id] = topics
-        return packet_id
+
+    def _call(self, method, *args):
+        """Have MQTT send, see `_poll_mqtt`. Public methods raise no network error."""
+        try:
+            self._try(method, *args)
+        except OSError as error:
+            self._fault = error
 
     def _write(self, packet):
         if self.state == _CONNECTING:
@@ -881,8 +848,8 @@ class _Link:
             self.unsent.append(packet)
             try:
                 self._flush()
-            except _Lost as lost:  # public methods raise no network error: the next poll sees it
-                self._fault = lost
+            except OSError as error:  # public methods raise none: the next poll does
+                self._fault = error
 
     def _flush(self):
         while self.unsent:
@@ -913,10 +880,10 @@ class _Link:
                 self._socket.settimeout(0)
         return len(data) if sent is None else max(sent, 0)
 
-    def _try(self, method, data):
+    def _try(self, method, *args):
         """What *method* of the socket returns; -1 if it would have to wait."""
         try:
-            return method(data)
+            return method(*args)
         except OSError as error:
             # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
             # exceptions of its own.
@@ -925,8 +892,8 @@ class _Link:
                 return -1
             reason = self._line_error(error)
         except (RuntimeError, MMQTTException) as error:
-            reason = error
-        raise _Lost(reason)
+            reason = OSError(errno.ENOTCONN, str(error))
+        raise reason
 
     # --- _Link: receiving ----------------------------------------------------------------------
     # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A message that does
@@ -948,7 +915,7 @@ class _Link:
         """Take some packets. `_more`: a read did not end in would-block yet."""
         self._more = True
         for _ in range(_WORK_PER_POLL):
-            is_stuck = self._fault is None and len(self.unsent) > 2 * _MAX_UNSENT
+            is_stuck = len(self.unsent) > 2 * _MAX_UNSENT
             if (self.paused or is_stuck) and self.state == _ONLINE:
                 return  # what comes has nowhere to go: TCP holds the server back meanwhile
             if not self._take_packet() and not self._fill():
@@ -964,7 +931,7 @@ class _Link:
             self._end += size
             self._received_at = ticks_ms()
         elif size == 0 and not self._is_airlift:  # to that one 0 is "nothing yet"
-            raise _Lost(self._line_error(None))
+            raise self._line_error(None)
         return max(size, 0)
 
     def _use_buffer(self, buffer):
@@ -1045,32 +1012,34 @@ class _Link:
             self._fail("malformed", head)
 
     def _fail(self, reason, head):
-        raise _Lost(TBError("protocol: packet of type 0x%02x: %s" % (head, reason)))
+        raise TBError("protocol: packet of type 0x%02x: %s" % (head, reason))
 
     def _on_connack(self, head, body):
         code = body[1]
         if code:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
                 self._attempts = _BACKOFF_LAST
-            raise _Lost(TBRefusedError(code, self.credential))
+            raise TBRefusedError(code, self.credential)
         self._acked_at = self._since = ticks_ms()
         self.error = None
-        # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
-        if not self._early:
-            self._subscribe(self._topics)
+        if not self._is_open:
+            self._begin()
         self._move(_ONLINE)
 
     def _on_publish(self, head, body):
         quality_of_service = head >> 1 & 3
-        topic, end = _take_text(body, 0)
+        end = 2 + (body[0] << 8 | body[1])
         start = end + 2 * quality_of_service
         if quality_of_service > 1 or start > len(body):
             raise ValueError
-        payload = bytes(body[start:])
+        topic, payload = str(body[2:end], "utf-8"), bytes(body[start:])
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
+        self._on_message(None, topic, payload)
+
+    def _on_message(self, _mqtt, topic, payload):
         self._owner.stats["received"] += 1
-        self._owner._link_message(topic, payload)
+        self._owner._link_message(topic, _check_payload(payload))
 
     def _on_acknowledgement(self, head, body):
         packet_id = body[0] << 8 | body[1]
@@ -1082,8 +1051,8 @@ class _Link:
         if head & 0xF0 == _PUBACK:
             self._attempts = 0  # the server takes what we send: this connection is good
             self._owner._link_acknowledged(packet_id)
-        for count, topic in enumerate(topics):
-            if body[2 + count] > 2:
+        for topic, code in zip(topics, body[2:]):
+            if code > 2:
                 self._owner.stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("subscription refused: " + topic))
 
