@@ -125,8 +125,7 @@ _TIMER_MS = const(100)
 _PING_TIMEOUT_MS = const(10000)
 _BACKOFF_MAX_MS = const(60000)
 _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in any case
-_EVICTED_MS = const(10000)  # closed again that soon, with nothing to blame: a rival's doing
-_SETTLED_MS = const(30000)  # online for so long: what went before counts no more
+_SETTLED_MS = const(10000)  # online for so long: the attempts before count no more
 _RADIO_MS = const(500)
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
 _SPI_GAP_MS = const(20)  # a look at AirLift or WIZnet costs milliseconds of SPI
@@ -528,8 +527,7 @@ class _Link:
         self.state = _STOPPED
         self.error = None  # why there is no connection
         self.paused = False  # True: the owner has no room for more messages
-        self._attempts = 0  # since a connection was any good
-        self._evictions = 0
+        self._attempts = 0  # since a connection lasted
         self._early = True  # send behind CONNECT, before its CONNACK
         self._topics = {}
         self._packet_id = 0
@@ -551,7 +549,7 @@ class _Link:
         self._fault = None
         self._awaited = {}  # packet id -> topics of a SUBSCRIBE
         self._ping_at = None
-        self._is_open = self._sent_early = self._acknowledged = self._is_settled = False
+        self._is_open = self._is_early_awaited = False
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -619,7 +617,6 @@ class _Link:
         self._due = self._look_at = self._since = self._received_at = self._sent_at = ticks_ms()
         self._acked_at = self._checked_at = self._due
         self._write(bytes(self._standin.sent))
-        self._sent_early = False  # that was CONNECT
         if self._early:
             self._begin()
 
@@ -659,18 +656,14 @@ class _Link:
 
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one."""
-        is_online, was_closed = self.state == _ONLINE, isinstance(reason, OSError)
-        if self._sent_early and not self._acknowledged and (is_online or was_closed):
+        if self._is_early_awaited:
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
-        is_short = is_online and ticks_diff(ticks_ms(), self._since) < _EVICTED_MS
-        if is_short and was_closed and not (self._is_settled or self._awaited):
-            # Two clients on one token throw each other out: must not become a race.
-            self._evictions += 1
-            self._attempts = max(self._attempts, self._evictions)
         self._close()
         self.error = reason
-        pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << min(self._attempts, _BACKOFF_LAST))
-        self._attempts += 1
+        # Acknowledged or not: two clients on one token throw each other out, which must not
+        # become a race.
+        pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << self._attempts)
+        self._attempts = min(self._attempts + 1, _BACKOFF_LAST)
         self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
         self._move(_WAITING, reason)
         self._reset()
@@ -731,9 +724,8 @@ class _Link:
         if self.state == _CONNECTING:
             self._expect("CONNACK", self._since, self.connack_timeout_ms, now)
             return
-        if not self._is_settled and ticks_diff(now, self._since) >= _SETTLED_MS:
-            self._is_settled = True
-            self._attempts = self._evictions = 0
+        if ticks_diff(now, self._since) >= _SETTLED_MS:
+            self._attempts = 0
         if self._awaited and not self._more:
             self._expect("acknowledgement", self._acked_at, self.ack_timeout_ms, now)
         if self._quiet_ms:
@@ -770,7 +762,7 @@ class _Link:
             words += " before CONNACK: does it want %s? (%s)" % (wish, error)
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
-        elif self._evictions > 2:
+        elif self._attempts > 2:
             words += " again and again: are the credentials used twice?"
         return OSError(errno.ENOTCONN, words)
 
@@ -831,6 +823,8 @@ class _Link:
         if not self._awaited:
             self._acked_at = ticks_ms()
         self._awaited[packet_id] = topics
+        if self.state == _CONNECTING:
+            self._is_early_awaited = True
 
     def _call(self, method, *args):
         """Have MQTT send, see `_poll_mqtt`. Public methods raise no network error."""
@@ -840,8 +834,6 @@ class _Link:
             self._fault = error
 
     def _write(self, packet):
-        if self.state == _CONNECTING:
-            self._sent_early = True
         if not self.unsent:
             self._sent_at = ticks_ms()
         if self._fault is None:
@@ -1047,9 +1039,8 @@ class _Link:
             return
         topics = self._awaited.pop(packet_id)
         self._acked_at = ticks_ms()
-        self._acknowledged = True
+        self._is_early_awaited = False
         if head & 0xF0 == _PUBACK:
-            self._attempts = 0  # the server takes what we send: this connection is good
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
             if code > 2:
