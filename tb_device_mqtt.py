@@ -128,7 +128,7 @@ _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in an
 _SETTLED_MS = const(10000)  # online for so long: the attempts before count no more
 _RADIO_MS = const(500)
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
-_SPI_GAP_MS = const(20)  # a look at AirLift or WIZnet costs milliseconds of SPI
+_SPI_GAP_MS = const(40)  # a look at AirLift or WIZnet costs milliseconds of SPI
 _SPI_SLICE_BYTES = const(256)
 _LATE_MS = const(1000)  # a reading that waited for longer tells its own time
 _CLOCK_SET_S = const(1700000000)  # below, the clock still counts from the board's start
@@ -534,7 +534,7 @@ class _Link:
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
         self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
-        self._own_buffer = bytearray(_BUFFER_BYTES)
+        self._own_buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._reset()
 
     def _reset(self):
@@ -543,13 +543,11 @@ class _Link:
         self.unsent = []  # packets
         self._unsent_offset = 0  # of which the first has gone so far
         self._buffer = self._own_buffer
-        self._view = memoryview(self._buffer)
-        self._start = self._end = self._skip = 0
+        self._filled = self._skip = 0  # bytes
         self._more = False
         self._fault = None
         self._awaited = {}  # packet id -> topics of a SUBSCRIBE
-        self._ping_at = None
-        self._is_open = self._is_early_awaited = False
+        self._is_open = self._is_pinged = self._is_early_awaited = False
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -614,8 +612,7 @@ class _Link:
         self._socket = socket
         if not (self._is_airlift or self._is_wiznet):
             self._watch()
-        self._due = self._look_at = self._since = self._received_at = self._sent_at = ticks_ms()
-        self._acked_at = self._checked_at = self._due
+        self._due = self._look_at = self._since = self._pinged_at = ticks_ms()
         self._write(bytes(self._standin.sent))
         if self._early:
             self._begin()
@@ -720,39 +717,27 @@ class _Link:
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)
         if self.unsent:
-            self._expect("room to send", self._sent_at, self._ping_timeout_ms, now)
+            self._expect("room to send", self._sent_at, self._ping_timeout_ms)
         if self.state == _CONNECTING:
-            self._expect("CONNACK", self._since, self.connack_timeout_ms, now)
+            self._expect("CONNACK", self._since, self.connack_timeout_ms)
             return
         if ticks_diff(now, self._since) >= _SETTLED_MS:
             self._attempts = 0
-        if self._awaited and not self._more:
-            self._expect("acknowledgement", self._acked_at, self.ack_timeout_ms, now)
-        if self._quiet_ms:
-            self._keep_alive(now)
-        if self._is_airlift and ticks_diff(now, self._checked_at) >= _DEEP_CHECK_MS:
-            self._checked_at = now
-            # ESP32SPI shows a closed connection to nobody who only reads.
-            socket = getattr(self._socket, "_socket", self._socket)
-            is_connected = getattr(socket, "_connected", None)
-            if callable(is_connected) and not is_connected():
-                raise self._line_error(None)
-
-    def _expect(self, name, since, limit, now):
-        if ticks_diff(now, since) > limit:
-            raise TBTimeoutError("no %s within %g s" % (name, limit / 1000))
-
-    def _keep_alive(self, now):
-        """Ping after half the interval without a byte in or out; the answer has as long."""
-        silent_ms = ticks_diff(now, self._sent_at)
         if not self._more:  # else what we wait for may be there, unread
-            if self._ping_at is not None:
-                self._expect("PINGRESP", self._ping_at, self._ping_timeout_ms, now)
-                return
-            silent_ms = max(silent_ms, ticks_diff(now, self._received_at))
-        if silent_ms >= self._quiet_ms and not self.unsent:
-            self._ping_at = now
+            if self._awaited:
+                self._expect("acknowledgement", self._acked_at, self.ack_timeout_ms)
+            if self._is_pinged:
+                self._expect("PINGRESP", self._pinged_at, self._ping_timeout_ms)
+        # A ping at each half of the interval shows both sides that the other one is there.
+        is_due = ticks_diff(now, self._pinged_at) >= self._quiet_ms
+        if is_due and self._quiet_ms and not self.unsent:
+            self._pinged_at = now
+            self._is_pinged = True
             self._write(_packet(_PINGREQ))
+
+    def _expect(self, name, since, limit):
+        if ticks_diff(ticks_ms(), since) > limit:
+            raise TBTimeoutError("no %s within %g s" % (name, limit / 1000))
 
     def _line_error(self, error):
         """What a socket raised, or None if it was closed, as a reason for the user."""
@@ -888,9 +873,9 @@ class _Link:
         raise reason
 
     # --- _Link: receiving ----------------------------------------------------------------------
-    # Bytes land in one fixed buffer, [_start:_end] of it not yet taken apart. A message that does
-    # not fit gets a buffer of its own for as long as it takes. One above max_message_bytes goes by
-    # unread, acknowledged all the same, so that the server does not send it for ever.
+    # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
+    # does not fit gets a buffer of its own for as long as it takes. One above max_message_bytes
+    # goes by unread, acknowledged all the same, so that the server does not send it for ever.
 
     def _is_readable(self, now):
         gap_ms = _SPI_GAP_MS if self._is_airlift or self._is_wiznet else 0
@@ -915,77 +900,72 @@ class _Link:
                 return
 
     def _fill(self):
-        """Read once; the number of bytes, 0 if there are none now."""
-        if self._start:
-            self._use_buffer(self._buffer)
-        size = self._try(self._socket.recv_into, self._view[self._end :])
+        """Read once; whether something came."""
+        size = self._try(self._socket.recv_into, self._buffer[self._filled :])
         if size > 0:
-            self._end += size
-            self._received_at = ticks_ms()
-        elif size == 0 and not self._is_airlift:  # to that one 0 is "nothing yet"
+            self._filled += size
+        elif size == 0 and not (self._is_airlift and self._is_connected()):
             raise self._line_error(None)
-        return max(size, 0)
+        return size > 0
 
-    def _use_buffer(self, buffer):
-        """Go on in *buffer*, with what is not yet taken apart at its beginning."""
-        view, left = memoryview(buffer), self._end - self._start
-        view[:left] = self._view[self._start : self._end]
-        self._buffer, self._view = buffer, view
-        self._start, self._end = 0, left
+    def _is_connected(self):
+        """ESP32SPI reads 0 bytes where nothing came yet, and this alone knows of an end."""
+        socket = getattr(self._socket, "_socket", self._socket)
+        is_connected = getattr(socket, "_connected", None)
+        return not callable(is_connected) or is_connected()
 
     def _take_packet(self):
         """Deal with one whole packet; False if there is none yet."""
         if self._skip:
-            gone = min(self._skip, self._end - self._start)
-            self._start += gone
+            gone = min(self._skip, self._filled)
             self._skip -= gone
+            self._forget(gone)
             return gone > 0
-        position, size, shift = self._start + 1, 0, 0
-        while True:
-            if position >= self._end:
+        start, size, byte = 1, 0, 128
+        while byte > 127:
+            if start >= self._filled:
                 return False
-            byte = self._buffer[position]
-            position += 1
-            size |= (byte & 127) << shift
-            if byte < 128:
-                break
-            shift += 7
-            if shift > 21:
-                self._fail("malformed", self._buffer[self._start])
-        if position + size > self._end:
-            return self._take_part(position, size)
-        head = self._buffer[self._start]
-        self._start = position + size
-        self._handle(head, self._view[position : position + size])
-        if self._buffer is not self._own_buffer and self._start == self._end:
-            self._use_buffer(self._own_buffer)
+            if start > 4:
+                self._fail("malformed", self._buffer[0])
+            byte = self._buffer[start]
+            size |= (byte & 127) << 7 * (start - 1)
+            start += 1
+        end = start + size
+        if end > self._filled:
+            return self._take_part(start, end)
+        self._handle(self._buffer[0], self._buffer[start:end])
+        self._forget(end)
         return True
 
-    def _take_part(self, start, size):
-        """A packet is not there as a whole: see that it can be. False: more of it is needed."""
-        head = self._buffer[self._start]
-        whole = start - self._start + size
-        if whole <= len(self._buffer):
+    def _forget(self, size):
+        """Drop so many bytes from the beginning of the buffer."""
+        left = self._filled - size
+        self._buffer[:left] = self._buffer[size : self._filled]
+        self._filled = left
+        if not left:
+            self._buffer = self._own_buffer
+
+    def _take_part(self, start, end):
+        """Of a packet that is not there as a whole; False: more of it has to come first."""
+        if self._filled < len(self._buffer):
             return False
+        head = self._buffer[0]
         if head & 0xF0 != _PUBLISH:
-            self._fail("%d bytes" % size, head)
-        if start + 2 > self._end:
-            return False
+            self._fail("%d bytes" % end, head)
         identifier = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
         payload = identifier + (2 if head & 6 else 0)
-        if start + size - payload <= self.max_message_bytes:
+        if end - payload <= self.max_message_bytes:
             try:
-                self._use_buffer(bytearray(whole))
-                return False
+                buffer = memoryview(bytearray(end))
+                buffer[: self._filled] = self._buffer
+                self._buffer = buffer
+                return True
             except MemoryError:
                 pass  # then it has to go by, too
-        if head & 6:
-            if self._end < min(payload, self._start + len(self._buffer)):
-                return False
-            if self._end >= payload:
-                self._write(_packet(_PUBACK, bytes(self._view[identifier:payload])))
-        self._throw_away(size)
-        self._skip = whole
+        if head & 6 and payload <= self._filled:
+            self._write(_packet(_PUBACK, bytes(self._buffer[identifier:payload])))
+        self._throw_away(end)
+        self._skip = end
         return True
 
     def _throw_away(self, size):
@@ -1048,7 +1028,7 @@ class _Link:
                 self._owner._link_error(TBError("subscription refused: " + topic))
 
     def _on_pingresp(self, head, body):
-        self._ping_at = None
+        self._is_pinged = False
 
     _PACKETS = {  # what a server may send us, and who takes it
         _CONNACK: _on_connack,
