@@ -583,7 +583,7 @@ class _Link:
                 self._adopt()
             else:  # online without a socket: see `_poll_mqtt`
                 self.mqtt.on_message = self._on_message
-                self._on_connack(_CONNACK, bytes(2))
+                self._on_connack(0)
         except _ATTEMPT_ERRORS as error:
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
@@ -926,7 +926,7 @@ class _Link:
             if start >= self._filled:
                 return False
             if start > 4:
-                self._fail("malformed", self._buffer[0])
+                self._fail(self._buffer[0])
             byte = self._buffer[start]
             size |= (byte & 127) << 7 * (start - 1)
             start += 1
@@ -951,7 +951,7 @@ class _Link:
             return False
         head = self._buffer[0]
         if head & 0xF0 != _PUBLISH:
-            self._fail("%d bytes" % end, head)
+            self._fail(head)
         identifier = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
         payload = identifier + (2 if head & 6 else 0)
         if end - payload <= self.max_message_bytes:
@@ -973,21 +973,30 @@ class _Link:
         self._owner._link_error(TBError("no room for a message of %d bytes" % size))
 
     def _handle(self, head, body):
-        take = self._PACKETS.get(head & 0xF0)
-        if take is None or (head & 0xF0 == _CONNACK) != (self.state == _CONNECTING):
-            self._fail("is TLS wanted?" if head == 0x15 else "unexpected", head)
+        kind = head & 0xF0
         try:
-            take(self, head, body)
+            if (kind == _CONNACK) != (self.state == _CONNECTING):
+                raise ValueError
+            if kind == _CONNACK:
+                self._on_connack(body[1])
+            elif kind == _PUBLISH:
+                self._on_publish(head >> 1 & 3, body)
+            elif kind in (_PUBACK, _SUBACK, _UNSUBACK):
+                self._on_acknowledgement(kind, body)
+            elif kind == _PINGRESP:
+                self._is_pinged = False
+            else:
+                raise ValueError
         except MemoryError:
             self._throw_away(len(body))
         except (IndexError, ValueError):
-            self._fail("malformed", head)
+            self._fail(head)
 
-    def _fail(self, reason, head):
-        raise TBError("protocol: packet of type 0x%02x: %s" % (head, reason))
+    def _fail(self, head):
+        words = "is TLS wanted?" if head == 0x15 else "unexpected"
+        raise TBError("protocol: packet of type 0x%02x: %s" % (head, words))
 
-    def _on_connack(self, head, body):
-        code = body[1]
+    def _on_connack(self, code):
         if code:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
                 self._attempts = _BACKOFF_LAST
@@ -998,8 +1007,7 @@ class _Link:
             self._begin()
         self._move(_ONLINE)
 
-    def _on_publish(self, head, body):
-        quality_of_service = head >> 1 & 3
+    def _on_publish(self, quality_of_service, body):
         end = 2 + (body[0] << 8 | body[1])
         start = end + 2 * quality_of_service
         if quality_of_service > 1 or start > len(body):
@@ -1013,31 +1021,19 @@ class _Link:
         self._owner.stats["received"] += 1
         self._owner._link_message(topic, _check_payload(payload))
 
-    def _on_acknowledgement(self, head, body):
+    def _on_acknowledgement(self, kind, body):
         packet_id = body[0] << 8 | body[1]
         if packet_id not in self._awaited:
             return
         topics = self._awaited.pop(packet_id)
         self._acked_at = ticks_ms()
         self._is_early_awaited = False
-        if head & 0xF0 == _PUBACK:
+        if kind == _PUBACK:
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
             if code > 2:
                 self._owner.stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("subscription refused: " + topic))
-
-    def _on_pingresp(self, head, body):
-        self._is_pinged = False
-
-    _PACKETS = {  # what a server may send us, and who takes it
-        _CONNACK: _on_connack,
-        _PUBLISH: _on_publish,
-        _PUBACK: _on_acknowledgement,
-        _SUBACK: _on_acknowledgement,
-        _UNSUBACK: _on_acknowledgement,
-        _PINGRESP: _on_pingresp,
-    }
 
 
 # --- client: what it is made of ----------------------------------------------------------------
