@@ -405,7 +405,7 @@ class _StandIn:
         self.pool = pool
         self._context = context
         self.SOCK_STREAM = pool.SOCK_STREAM
-        self.connect_timeout_s = None  # for TCP and TLS
+        self.connect_timeout = None  # seconds, for TCP and TLS
         self.real = self.error = None
 
     def _call(self, method, args):
@@ -437,7 +437,7 @@ class _StandIn:
         return self
 
     def connect(self, address):
-        self.real.settimeout(self.connect_timeout_s)
+        self.real.settimeout(self.connect_timeout)
         self._call(self.real.connect, (address,))
 
     def settimeout(self, timeout):
@@ -468,7 +468,7 @@ class _StandIn:
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` and is called back for a
 # message, an acknowledgement, a change of state, an error; there it only notes what came. The one
 # step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets can't
-# do otherwise; it is announced by the state "connecting" and bounded by `connect_timeout_s`.
+# do otherwise; it is announced by the state "connecting" and bounded by `connect_timeout`.
 
 
 _EPIPE = const(32)  # numbers that errno lacks on boards
@@ -492,9 +492,8 @@ ssl|TLS failed: does this port speak it?
 def _has_network(radio):
     """Whether *radio* says that it is connected; True where it can't tell."""
     for name in ("connected", "is_connected", "link_status"):
-        found = getattr(radio, name, None)
-        if found is not None:
-            return bool(found() if callable(found) else found)
+        if not getattr(radio, name, True):
+            return False
     return True
 
 
@@ -503,9 +502,6 @@ class _Link:
     connack_timeout_ms = 10000
     backoff_ms = 1000
     credential = "access token"
-    connect_timeout_s = 5
-    clean_session = True
-    max_message_bytes = 16384
 
     def __init__(self, owner, settings, pool, context, radio):
         """*settings*: the arguments of `MQTT` that say where to and who."""
@@ -539,7 +535,8 @@ class _Link:
 
     def _reset(self):
         """Forget the connection, keep the topics."""
-        self._socket = self._poller = self._ready = None
+        self._socket = None
+        self._ready = None  # no poller: Espressif's select can't bear a closed socket
         self.unsent = []  # packets
         self._unsent_offset = 0  # of which the first has gone so far
         self._buffer = self._own_buffer
@@ -569,16 +566,14 @@ class _Link:
                     self._send(_packet(_DISCONNECT))
             except OSError:
                 pass  # gone already
-        self._close()
-        self._move(_STOPPED)
-        self._reset()
+        self._close(_STOPPED)
 
     def _open(self):
         """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send goes out without waiting."""
         self._owner.stats["connects"] += 1
-        self._standin.connect_timeout_s = self.connect_timeout_s
+        self._standin.connect_timeout = self._owner.connect_timeout
         try:
-            self.mqtt.connect(clean_session=self.clean_session)
+            self.mqtt.connect(clean_session=self._owner.clean_session)
             if self._standin.real is not None:
                 self._adopt()
             else:  # online without a socket: see `_poll_mqtt`
@@ -610,8 +605,7 @@ class _Link:
         except (AttributeError, OSError):
             pass  # not every pool can
         self._socket = socket
-        if not (self._is_airlift or self._is_wiznet):
-            self._watch()
+        self._watch()
         self._due = self._look_at = self._since = self._pinged_at = ticks_ms()
         self._write(bytes(self._standin.sent))
         if self._early:
@@ -634,36 +628,30 @@ class _Link:
             ready = getattr(poller, "ipoll", None) or poller.poll
             for _ in ready(0):  # some sockets register and fail only here
                 break
-            self._poller, self._ready = poller, ready
+            self._ready = ready
         except (ImportError, AttributeError, OSError, TypeError, ValueError):
             pass
 
-    def _close(self):
-        if self._poller is not None:
-            try:  # before the close: Espressif's select can't bear a closed socket
-                self._poller.unregister(self._socket)
-            except (OSError, KeyError, ValueError):
-                pass
-        if self.mqtt.is_connected():
-            try:
-                self.mqtt.disconnect()
-            except (OSError, RuntimeError, MMQTTException):
-                pass
+    def _close(self, state, reason=None):
+        try:
+            self.mqtt.disconnect()
+        except _ATTEMPT_ERRORS:
+            pass  # it was not connected
         self._standin.close()
+        self._move(state, reason)
+        self._reset()
 
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one."""
         if self._is_early_awaited:
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
-        self._close()
         self.error = reason
         # Acknowledged or not: two clients on one token throw each other out, which must not
         # become a race.
         pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << self._attempts)
         self._attempts = min(self._attempts + 1, _BACKOFF_LAST)
         self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
-        self._move(_WAITING, reason)
-        self._reset()
+        self._close(_WAITING, reason)
 
     # --- _Link: state --------------------------------------------------------------------------
 
@@ -830,11 +818,10 @@ class _Link:
 
     def _flush(self):
         while self.unsent:
-            packet = piece = self.unsent[0]
-            if self._unsent_offset or self._is_airlift:
-                piece = memoryview(packet)[self._unsent_offset :]
-                if self._is_airlift:
-                    piece = piece[:_SPI_SLICE_BYTES]
+            packet = self.unsent[0]
+            piece = memoryview(packet)[self._unsent_offset :]
+            if self._is_airlift:
+                piece = piece[:_SPI_SLICE_BYTES]
             sent = self._send(piece)
             if not sent:
                 return
@@ -954,7 +941,7 @@ class _Link:
             self._fail(head)
         identifier = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
         payload = identifier + (2 if head & 6 else 0)
-        if end - payload <= self.max_message_bytes:
+        if end - payload <= self._owner.max_message_bytes:
             try:
                 buffer = memoryview(bytearray(end))
                 buffer[: self._filled] = self._buffer
@@ -1328,9 +1315,6 @@ class TBDeviceMqttClient:
         if timeout is not None:
             _check_number("timeout", timeout, 0, 86400)
         link = self._link
-        link.connect_timeout_s = self.connect_timeout
-        link.clean_session = self.clean_session
-        link.max_message_bytes = self.max_message_bytes
         if not self.connected:
             link.start()
         if timeout == 0:
