@@ -122,6 +122,8 @@ _RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
 
 _TIMER_MS = const(100)
+_CONNACK_TIMEOUT_MS = const(10000)
+_ACK_TIMEOUT_MS = const(20000)
 _PING_TIMEOUT_MS = const(10000)
 _BACKOFF_MAX_MS = const(60000)
 _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in any case
@@ -189,14 +191,10 @@ class TBRefusedError(TBError):
 # --- pure: packets -----------------------------------------------------------------------------
 
 
-def _uint16(number):
-    return bytes((number >> 8, number & 255))
-
-
 def _text(topic):
     """A UTF-8 encoded string, MQTT 3.1.1 section 1.5.3."""
     encoded = topic.encode()
-    return _uint16(len(encoded)) + encoded
+    return len(encoded).to_bytes(2, "big") + encoded
 
 
 def _packet(head, *parts):
@@ -449,8 +447,6 @@ class _StandIn:
 
     def recv_into(self, buffer, size=0):
         size = min(size or len(buffer), len(self._answer))
-        if not size:
-            raise OSError(errno.EAGAIN, "nothing to read")
         buffer[:size] = self._answer[:size]
         self._answer = self._answer[size:]
         return size
@@ -498,8 +494,6 @@ def _has_network(radio):
 
 
 class _Link:
-    ack_timeout_ms = 20000
-    connack_timeout_ms = 10000
     backoff_ms = 1000
     credential = "access token"
 
@@ -537,8 +531,7 @@ class _Link:
         """Forget the connection, keep the topics."""
         self._socket = None
         self._ready = None  # no poller: Espressif's select can't bear a closed socket
-        self.unsent = []  # packets
-        self._unsent_offset = 0  # of which the first has gone so far
+        self.unsent = []  # packets, as views: of the first what has not gone yet
         self._buffer = self._own_buffer
         self._filled = self._skip = 0  # bytes
         self._more = False
@@ -707,13 +700,13 @@ class _Link:
         if self.unsent:
             self._expect("room to send", self._sent_at, self._ping_timeout_ms)
         if self.state == _CONNECTING:
-            self._expect("CONNACK", self._since, self.connack_timeout_ms)
+            self._expect("CONNACK", self._since, _CONNACK_TIMEOUT_MS)
             return
         if ticks_diff(now, self._since) >= _SETTLED_MS:
             self._attempts = 0
         if not self._more:  # else what we wait for may be there, unread
             if self._awaited:
-                self._expect("acknowledgement", self._acked_at, self.ack_timeout_ms)
+                self._expect("acknowledgement", self._acked_at, _ACK_TIMEOUT_MS)
             if self._is_pinged:
                 self._expect("PINGRESP", self._pinged_at, self._ping_timeout_ms)
         # A ping at each half of the interval shows both sides that the other one is there.
@@ -752,7 +745,7 @@ class _Link:
         """Send what `can_send`; *flags*: ``_DUP``, ``_RETAIN``. The owner is told the PUBACK."""
         identifier = b""
         if quality_of_service:
-            identifier = _uint16(packet_id)
+            identifier = packet_id.to_bytes(2, "big")
             self._await(packet_id)
         if self._socket is None:
             retain = bool(flags & _RETAIN)
@@ -777,7 +770,7 @@ class _Link:
         self._packet_id = self._packet_id % 0x7FFF + 1
         packet_id = _SUBSCRIBE_IDS | self._packet_id
         self._await(packet_id, topics)
-        parts = [_uint16(packet_id)]
+        parts = [packet_id.to_bytes(2, "big")]
         for topic in topics:
             parts.append(_text(topic))
             if head == _SUBSCRIBE:
@@ -810,7 +803,7 @@ class _Link:
         if not self.unsent:
             self._sent_at = ticks_ms()
         if self._fault is None:
-            self.unsent.append(packet)
+            self.unsent.append(memoryview(packet))
             try:
                 self._flush()
             except OSError as error:  # public methods raise none: the next poll does
@@ -819,17 +812,13 @@ class _Link:
     def _flush(self):
         while self.unsent:
             packet = self.unsent[0]
-            piece = memoryview(packet)[self._unsent_offset :]
-            if self._is_airlift:
-                piece = piece[:_SPI_SLICE_BYTES]
-            sent = self._send(piece)
+            sent = self._send(packet[:_SPI_SLICE_BYTES] if self._is_airlift else packet)
             if not sent:
                 return
             self._sent_at = ticks_ms()
-            self._unsent_offset += sent
-            if self._unsent_offset >= len(packet):
+            self.unsent[0] = packet[sent:]
+            if sent == len(packet):
                 self.unsent.pop(0)
-                self._unsent_offset = 0
             if self._is_airlift:
                 return  # one slice a poll: each takes milliseconds
 

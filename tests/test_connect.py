@@ -441,9 +441,9 @@ def test_a_server_that_is_none_is_told(device):
 # --- no answer ---
 
 
-def test_no_connack_within_its_time_is_a_timeout_error(server, client, device):
+def test_no_connack_within_its_time_is_a_timeout_error(server, client, device, monkeypatch):
     server.faults.connack = "silence"
-    client._link.connack_timeout_ms = 200
+    monkeypatch.setattr("tb_device_mqtt._CONNACK_TIMEOUT_MS", 200)
     error = fails(client, TBTimeoutError)
     assert "CONNACK" in str(error)
     server.faults.connack = None

@@ -354,10 +354,10 @@ def test_silence_is_noticed_and_costs_no_message(user, proxy, ways):
     quickly(fall_silent)
 
 
-def test_silence_instead_of_connack_ends_the_attempt(user, proxy):
+def test_silence_instead_of_connack_ends_the_attempt(user, proxy, monkeypatch):
     def connect():
         session = Session(user, proxy, client_id="unanswered")
-        session.client._link.connack_timeout_ms = 200
+        monkeypatch.setattr("tb_device_mqtt._CONNACK_TIMEOUT_MS", 200)
         proxy.to_client.hole = True
         session.client.connect(timeout=0)
         session.measured.poll_until(lambda: session.client.last_error is not None)
@@ -368,10 +368,12 @@ def test_silence_instead_of_connack_ends_the_attempt(user, proxy):
     quickly(connect)
 
 
-def test_without_an_acknowledgement_it_is_sent_again_over_a_new_connection(server, stand_in, line):
+def test_without_an_acknowledgement_it_is_sent_again_over_a_new_connection(
+    server, stand_in, line, monkeypatch
+):
     def go_without():
         session = Session(stand_in, line)
-        session.client._link.ack_timeout_ms = 300
+        monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 300)
         server.faults.mute_puback = True
         session.client.connect(timeout=0)
         session.measured.poll_until(lambda: session.client.stats["connects"] > 1)

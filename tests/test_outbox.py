@@ -634,10 +634,12 @@ def test_a_poison_message_takes_minutes_and_not_moments_to_be_given_up(server, c
     assert device.client_attributes == {"poison": 1}
 
 
-def test_a_message_that_is_never_acknowledged_is_given_up_and_told(server, client, device):
+def test_a_message_that_is_never_acknowledged_is_given_up_and_told(
+    server, client, device, monkeypatch
+):
     """A plain device's publish to a gateway topic is one."""
     client._link.backoff_ms = 1
-    client._link.ack_timeout_ms = 50
+    monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 50)
     client.on_drop = dropped = Notes()
     client.publish("v1/gateway/telemetry", "{}")
     client.send_attributes({"a": 1})
@@ -646,9 +648,11 @@ def test_a_message_that_is_never_acknowledged_is_given_up_and_told(server, clien
     assert device.client_attributes == {"a": 1}
 
 
-def test_a_server_that_acknowledges_nothing_for_a_while_loses_nothing(server, client, device):
+def test_a_server_that_acknowledges_nothing_for_a_while_loses_nothing(
+    server, client, device, monkeypatch
+):
     client._link.backoff_ms = 1
-    client._link.ack_timeout_ms = 50
+    monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 50)
     server.faults.mute_puback = True
     for number in range(20):
         client.send_telemetry({"n": number})
@@ -676,10 +680,12 @@ def test_a_rate_limit_for_a_while_loses_nothing(server, client, device):
     assert client.stats["dropped"] == 0
 
 
-def test_a_server_that_forgets_what_comes_before_its_connack_gets_it_after(server, offline, device):
+def test_a_server_that_forgets_what_comes_before_its_connack_gets_it_after(
+    server, offline, device, monkeypatch
+):
     server.faults.ignore_before_connack = True
     server.faults.connack_delay = 0.02
-    offline._link.ack_timeout_ms = 200
+    monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 200)
     offline.send_telemetry({"n": 1})
     offline.rpc("method")(Notes("ok"))
     offline.connect()

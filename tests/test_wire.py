@@ -190,13 +190,15 @@ def test_all_topics_are_in_one_subscribe(server, device):
     assert packets(server).count("SUBSCRIBE") == 1
 
 
-def test_a_server_that_ignores_what_came_before_its_connack_gets_it_after(server, device):
+def test_a_server_that_ignores_what_came_before_its_connack_gets_it_after(
+    server, device, monkeypatch
+):
     """ThingsBoard before 3.3."""
     server.faults.ignore_before_connack = True
     server.faults.connack_delay = 0.05
     changes = Notes()
     client = new_client(server)
-    client._link.ack_timeout_ms = 200
+    monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 200)
     client.subscribe_to_all_attributes(changes)
     for number in range(3):
         client.send_telemetry({"n": number})
