@@ -553,12 +553,7 @@ class _Link:
         if self.state == _STOPPED:
             return
         if self._socket is not None:
-            try:
-                self._flush()
-                if not self.unsent:
-                    self._send(_packet(_DISCONNECT))
-            except OSError:
-                pass  # gone already
+            self._write(_packet(_DISCONNECT))
         self._close(_STOPPED)
 
     def _open(self):
@@ -572,10 +567,12 @@ class _Link:
             else:  # online without a socket: see `_poll_mqtt`
                 self.mqtt.on_message = self._on_message
                 self._on_connack(0)
+            return
         except _ATTEMPT_ERRORS as error:
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
-            raise self._connect_error(error) from error
+            reason = self._connect_error(error)
+        raise reason
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
@@ -691,14 +688,14 @@ class _Link:
         It blocks as long as it likes; its calls return when the server has acknowledged.
         """
         self._try(self.mqtt.loop)
-        while self._awaited:
-            packet_id, _ = self._awaited.popitem()
+        for packet_id in sorted(self._awaited):
             self._owner._link_acknowledged(packet_id)
+        self._awaited = {}
 
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)
         if self.unsent:
-            self._expect("room to send", self._sent_at, self._ping_timeout_ms)
+            self._expect("acknowledgement", self._sent_at, self._ping_timeout_ms)
         if self.state == _CONNECTING:
             self._expect("CONNACK", self._since, _CONNACK_TIMEOUT_MS)
             return
