@@ -694,7 +694,7 @@ class _Link:
 
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)
-        if self.unsent:
+        if self.unsent:  # TCP's acknowledgements: without them there is no room for more
             self._expect("acknowledgement", self._sent_at, self._ping_timeout_ms)
         if self.state == _CONNECTING:
             self._expect("CONNACK", self._since, _CONNACK_TIMEOUT_MS)
@@ -996,9 +996,9 @@ class _Link:
 
     def _on_acknowledgement(self, kind, body):
         packet_id = body[0] << 8 | body[1]
-        if packet_id not in self._awaited:
+        topics = self._awaited.pop(packet_id, None)
+        if topics is None:
             return
-        topics = self._awaited.pop(packet_id)
         self._acked_at = ticks_ms()
         self._is_early_awaited = False
         if kind == _PUBACK:
