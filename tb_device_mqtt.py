@@ -116,7 +116,6 @@ _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
 _MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils.java
-_EPSILON = 1e-12  # no const: a compiler would reckon with floats of its own
 _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
 _RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
@@ -233,12 +232,7 @@ def _check_value(key, value, depth=0):
         if value - value != 0:  # infinity and NaN alone
             raise ValueError("%r: %s can't be sent" % (key, value))
         # With more than 16 decimals the server stores text (JsonConverter.java).
-        if -1e-8 < value < 1e-8:
-            return float("%.16f" % value)
-        if 1 + _EPSILON == 1:
-            return value  # the short floats of boards have 9 digits at most
-        value = float("%.15g" % value)
-        return round(value, 16) if -1 < value < 1 else value  # MicroPython overflows on large ones
+        return float("%.16f" % value) if -1 < value < 1 else value
     if depth > _MAX_DEPTH:
         raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):

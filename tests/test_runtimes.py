@@ -160,7 +160,7 @@ def test_telemetry_of_every_shape_arrives(board, server, device):
 def test_floats_arrive_as_numbers(board, server, device):
     board.play("telemetry.floats", server.port)
     *stored, large = [row["value"] for row in values(device)]
-    expected = [0.3, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11]
+    expected = [0.3, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11, 0.014807176]
     # Boards have single precision, and the server takes 16 decimals.
     assert stored == pytest.approx(expected, rel=1e-6, abs=1e-16)
     assert float(large) == pytest.approx(1e25, rel=1e-6)  # text, whatever is sent: no Java long

@@ -17,7 +17,7 @@ def every_shape(board):
 
 
 def floats(board):
-    values = [0.1 + 0.2, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11, 1e25]
+    values = [0.1 + 0.2, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11, 0.014807176, 1e25]
     client = board.online_client()
     for value in values:
         client.send_telemetry({"value": value})
