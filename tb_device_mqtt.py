@@ -2158,11 +2158,12 @@ class TBDeviceMqttClient:
     def will_set(
         self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
     ) -> None:
-        """The last will, to be set before `connect`. ThingsBoard ignores it."""
+        """The last will, to be set before `connect`. ThingsBoard ignores it.
+
+        :raises MMQTTException: there is a connection, which has told its last will
+        """
         _check_topic(topic, False)
         quality_of_service = self._given(quality_of_service)
-        if self.state != _STOPPED:
-            raise TBError("will_set: call it before connect()")
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
         self._link.mqtt.will_set(topic, payload, qos=quality_of_service, retain=retain)
 

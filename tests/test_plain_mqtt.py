@@ -3,6 +3,7 @@
 """The plain MQTT underneath: publish, subscribe with wildcards, unsubscribe, the last will."""
 
 import pytest
+from adafruit_minimqtt.adafruit_minimqtt import MMQTTException
 
 from clients import (
     ATTRIBUTES,
@@ -456,7 +457,7 @@ def test_without_a_last_will_connect_tells_none(broker, free):
 
 
 def test_a_last_will_after_connect_is_refused(client):
-    with pytest.raises(TBError, match="connect"):
+    with pytest.raises(MMQTTException, match="connect"):
         client.will_set("last/will", "goodbye")
     client.disconnect()
     client.will_set("last/will", "goodbye")
