@@ -115,7 +115,7 @@ _MAX_EVENTS = const(64)  # calls of handlers that wait, beside one for each queu
 _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
-_MAX_KEY_CHARS = const(255)  # ThingsBoard: KvUtils.java
+_MAX_NAME_CHARS = const(255)  # of keys: KvUtils.java; of host names: DNS; enough for topics
 _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
 _RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
@@ -152,21 +152,6 @@ it wants an access token
 not available, or above a rate limit
 user name or password is wrong
 it does not know this device"""
-
-_COUNTERS = (
-    "connects",  # attempts
-    "sent",  # packets; several readings may travel in one
-    "resent",
-    "acknowledged",  # messages
-    "dropped",
-    "left_out",  # keys, with strict=False
-    "received",
-    "unexpected",  # received, and nobody could use it
-    "oversize",  # thrown away: longer than max_message_bytes, or no memory for it
-    "handler_errors",
-    "rpc_repeated",  # the same request again, answered from memory
-    "refused_subscriptions",
-)
 
 
 class TBError(Exception):
@@ -217,11 +202,15 @@ def _json(value):
     return dumps(value, separators=(",", ":")).encode()
 
 
-def _check_key(key):
-    if not isinstance(key, str):
-        _check_text("key %r" % (key,), key)
-    if not key.strip() or len(key) > _MAX_KEY_CHARS:
-        raise ValueError("key %r: 1 to %d characters" % (key[:32], _MAX_KEY_CHARS))
+def _check_name(kind, name, without=""):
+    """A key, a topic, a host...: some text, in which none of the characters of *without* stands."""
+    if not isinstance(name, str):
+        raise TypeError("%s %r is no string" % (kind, name))
+    if not name.strip() or len(name) > _MAX_NAME_CHARS:
+        raise ValueError("%s %r: 1 to %d characters" % (kind, name[:32], _MAX_NAME_CHARS))
+    for character in without:
+        if character in name:
+            raise ValueError("%s %r: without %r" % (kind, name, character))
 
 
 def _check_value(key, value, depth=0):
@@ -238,7 +227,7 @@ def _check_value(key, value, depth=0):
     if isinstance(value, dict):
         checked: Any = {}
         for item in value:
-            _check_key(item)
+            _check_name("key", item)
             checked[item] = _check_value(key, value[item], depth + 1)
     elif isinstance(value, (list, tuple)):
         checked = []
@@ -252,13 +241,13 @@ def _check_value(key, value, depth=0):
 def _check_values(values, left_out):
     """A copy of the dict *values* that may be sent."""
     if not isinstance(values, dict):
-        raise TypeError("%r: a dict is expected" % (values,))
+        raise TypeError("%r is no dict" % (values,))
     if not values:
         raise ValueError("%r: nothing to send" % (values,))
     checked = {}
     for key in values:
         try:
-            _check_key(key)
+            _check_name("key", key)
             checked[key] = _check_value(key, values[key])
         except (TypeError, ValueError) as error:
             if left_out is None:
@@ -339,23 +328,15 @@ def _check_callback(callback):
 
 
 def _check_text(name, value):
-    if not isinstance(value, str):
+    """What may be left out, and is a string if it is given."""
+    if value is not None and not isinstance(value, str):
         raise TypeError("%s is no string" % name)  # not the value: it may be a secret
 
 
-def _check_number(name, value, lowest, limit):
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError("%s %r is no number" % (name, value))
-    if not lowest <= value <= limit:
+def _check_number(name, value, lowest, limit, kind=(int, float)):
+    if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value <= limit:
         raise ValueError("%s %r: %d to %d" % (name, value, lowest, limit))
     return value
-
-
-def _check_topic(topic, wildcards):
-    _check_text("topic %r" % (topic,), topic)
-    _check_size("topic", topic.encode(), 65535)
-    if not topic or (not wildcards and ("+" in topic or "#" in topic)):
-        raise ValueError("topic %r: empty, or with a wildcard" % (topic,))
 
 
 def _check_payload(payload):
@@ -373,9 +354,7 @@ def _check_keys(keys):
     """Attribute keys as they go over the wire: joined by commas, which none may contain."""
     keys = (keys,) if keys and isinstance(keys, str) else tuple(keys or ())
     for key in keys:
-        _check_key(key)
-        if "," in key:
-            raise ValueError("key %r: a comma separates keys" % key)
+        _check_name("key", key, ",")
     return ",".join(keys)
 
 
@@ -489,7 +468,7 @@ def _has_network(radio):
 
 class _Link:
     backoff_ms = 1000
-    credential = "access token"
+    credential = "access_token"
 
     def __init__(self, owner, settings, pool, context, radio):
         """*settings*: the arguments of `MQTT` that say where to and who."""
@@ -1046,33 +1025,32 @@ class _Shared(dict):
 _READ_SHARED = const(1)  # instead of a callback: the answer is for `shared`
 
 
-def _network(radio, network_adapter):
-    """``(radio, socket pool, TLS context or None)`` of what the user gave, or of what is there."""
+def _network(network_adapter, radio):
+    """``(socket pool, TLS context or None, radio)`` of what the user gave, or of what is there."""
     if network_adapter is not None:
-        return None, network_adapter.get_socket_pool(), network_adapter.get_ssl_context()
+        return network_adapter.get_socket_pool(), network_adapter.get_ssl_context(), None
     if radio is None and sys.implementation.name == "circuitpython":
         from wifi import radio
     if radio is None:
         import socket
 
-        return None, socket, None
+        return socket, None, None
     from adafruit_connection_manager import get_radio_socketpool, get_radio_ssl_context
 
-    return radio, get_radio_socketpool(radio), get_radio_ssl_context(radio)
+    return get_radio_socketpool(radio), get_radio_ssl_context(radio), radio
 
 
 def _tls_context(tls, context):
-    """The TLS context that *tls* asks for: True, the path of a CA file, or a context."""
-    if hasattr(tls, "wrap_socket"):
-        return tls
+    """What *tls* asks for: nothing, True, the path of a CA file, or a context. *context*: ours."""
+    if not tls or hasattr(tls, "wrap_socket"):
+        return tls or None
     if tls is True and context is not None:
         return context
     import ssl
 
     if tls is True:
         return ssl.create_default_context()
-    if not isinstance(tls, str):
-        raise TypeError("tls %r: True, the path of a CA file, or an ssl.SSLContext" % (tls,))
+    _check_text("tls", tls)
     with open(tls) as file:
         authorities = file.read()
     if sys.implementation.name == "cpython":
@@ -1163,17 +1141,55 @@ class TBDeviceMqttClient:
     ) -> None:
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
-        self.stats: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
+        self.stats: dict[str, int] = {
+            "connects": 0,  # attempts
+            "sent": 0,  # packets; several readings may travel in one
+            "resent": 0,
+            "acknowledged": 0,  # messages
+            "dropped": 0,
+            "left_out": 0,  # keys, with strict=False
+            "received": 0,
+            "unexpected": 0,  # received, and nobody could use it
+            "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
+            "handler_errors": 0,
+            "rpc_repeated": 0,  # the same request again, answered from memory
+            "refused_subscriptions": 0,
+        }
         """Counters since the start; the names say what."""
         self._quality_of_service = 1
         self._quality_of_service = self._given(quality_of_service)
         self._left_out = None if strict else self._leave_out
         self._topics = _COMPACT_TOPICS if compact else _TOPICS
         self._logger = logger
-        settings = (host, port, client_id, keep_alive, username, password)
-        self._link = self._build_link(
-            settings, access_token, tls, radio, network_adapter, socket_pool
-        )
+
+        port = (8883 if tls else 1883) if port is None else port
+        port = int(port) if str(port).isdigit() else port
+        _check_text("access_token", access_token)
+        _check_text("username", username)
+        _check_text("password", password)
+        _check_text("client_id", client_id)
+        _check_name("host", host, "/")
+        if (username and access_token) or (password and not username):
+            raise ValueError("either access_token or username")
+        if not client_id and sys.implementation.name == "circuitpython":
+            from microcontroller import cpu
+
+            client_id = "tb-" + str(hexlify(cpu.uid), "utf-8")  # elsewhere MiniMQTT has a good one
+        settings = {
+            "broker": host,
+            "port": _check_number("port", port, 1, 65535, int),
+            "client_id": client_id,
+            "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
+            "username": access_token or username,
+            "password": password or "",  # MiniMQTT can't do without
+        }
+        context = None
+        if socket_pool is None:
+            socket_pool, context, radio = _network(network_adapter, radio)
+        self._link: Any = _Link(self, settings, socket_pool, _tls_context(tls, context), radio)
+        if not access_token:
+            self._link.credential = "username" if username else "tls" if tls else "client_id"
+
         self._events = []  # (handler, arguments) in the order they came; None: a message
         self._waiting = 0  # messages among them; when too many, the link reads no more
         self._is_delivering = False
@@ -1200,46 +1216,6 @@ class TBDeviceMqttClient:
         self._rpc_handler = None
         self._rpc_methods = {}
         self._rpc_memory = []  # [request id, checksum of the request, reply or None, time]
-
-    def _build_link(self, settings, access_token, tls, radio, network_adapter, socket_pool):
-        host, port, client_id, keep_alive, username, password = settings
-        if not isinstance(host, str) or not host or "/" in host:
-            raise ValueError("host %r is no host name" % (host,))
-        port = str((8883 if tls else 1883) if port is None else port)
-        if not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError("port %r: 1 to 65535" % port)
-        for name, text in (
-            ("access_token", access_token),
-            ("client_id", client_id),
-            ("username", username),
-            ("password", password),
-        ):
-            if text is not None:
-                _check_text(name, text)
-        if (username and access_token) or (password and not username):
-            raise ValueError("either access_token, or username and password")
-        if not client_id and sys.implementation.name == "circuitpython":
-            from microcontroller import cpu
-
-            client_id = "tb-" + str(hexlify(cpu.uid), "utf-8")  # elsewhere MiniMQTT has a good one
-        settings = {
-            "broker": host,
-            "port": int(port),
-            "client_id": client_id,
-            "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
-            "username": access_token or username,
-            "password": password or "",  # MiniMQTT can't do without
-        }
-        context = None
-        if socket_pool is None:
-            radio, socket_pool, context = _network(radio, network_adapter)
-        context = _tls_context(tls, context) if tls else None
-        link = _Link(self, settings, socket_pool, context, radio)
-        if username:
-            link.credential = "user name and password"
-        elif not access_token:
-            link.credential = "a client certificate" if tls else "no access token"
-        return link
 
     @classmethod
     def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
@@ -1748,9 +1724,7 @@ class TBDeviceMqttClient:
     def _given(self, quality_of_service):
         if quality_of_service is None:
             return self._quality_of_service
-        if quality_of_service not in (0, 1):
-            raise ValueError("quality_of_service %r: 0 or 1" % (quality_of_service,))
-        return int(quality_of_service)
+        return _check_number("quality_of_service", quality_of_service, 0, 1, int)
 
     def _leave_out(self, error):
         self.stats["left_out"] += 1
@@ -1825,7 +1799,7 @@ class TBDeviceMqttClient:
         Changes made while offline are not pushed later; who uses `shared` is told all the same.
         """
         if key is not None:
-            _check_key(key)
+            _check_name("key", key)
         _check_callback(callback)
         self._last_id += 1
         self._attributes_watches[self._last_id] = (key, callback)
@@ -1853,7 +1827,7 @@ class TBDeviceMqttClient:
         if not isinstance(deleted, list) or len(data) > 1:
             deleted = ()  # an attribute of that name
         for key in deleted:
-            _check_key(key)
+            _check_name("key", key)
         if self._attributes_shared is not None:
             self._attributes_shared.take({} if deleted else data, deleted)
         self._attributes_tell(data, deleted or data)
@@ -1935,7 +1909,7 @@ class TBDeviceMqttClient:
         It gets *params*; what it returns is the reply. If it raises, or if nobody answers to a
         method, the reply is ``{"error": "..."}``.
         """
-        _check_text("method %r" % (method,), method)
+        _check_name("method", method)
 
         def register(function):
             self._rpc_methods[method] = function
@@ -2043,7 +2017,7 @@ class TBDeviceMqttClient:
         The server's default rule chain does not answer. Source: MQTT Device API, "Client-side
         RPC".
         """
-        _check_text("method %r" % (method,), method)
+        _check_name("method", method)
         if params is not None:
             params = _check_value("params", params)
         body = _json({"method": method, "params": params})
@@ -2084,7 +2058,7 @@ class TBDeviceMqttClient:
             _check_text("secret_key", secret_key)
             body["secretKey"] = secret_key
         if duration_ms is not None:
-            body["durationMs"] = int(_check_number("duration_ms", duration_ms, 1, 1 << 62))
+            body["durationMs"] = int(_check_number("duration_ms", duration_ms, 1, 1e12))
         return self._send(_CLAIM, _json(body), 1)
 
     claim = claim_device
@@ -2107,9 +2081,8 @@ class TBDeviceMqttClient:
         ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
         """
         quality_of_service = self._given(quality_of_service)
-        _check_topic(topic, False)
+        _check_name("topic", topic, "+#")
         payload = _check_payload(payload)
-        _check_size("payload", payload, _MAX_PACKET_BYTES - _OVERHEAD_BYTES - len(topic.encode()))
         return self._send(topic, payload, quality_of_service, _RETAIN if retain else 0)
 
     def subscribe(
@@ -2121,7 +2094,7 @@ class TBDeviceMqttClient:
         :param callback: ``callback(topic, payload)``; *payload* is bytes
         """
         quality_of_service = self._given(quality_of_service)
-        _check_topic(topic, True)
+        _check_name("topic", topic)
         _check_callback(callback)
         if self._plain is None:
             self._plain = MQTTMatcher()
@@ -2162,7 +2135,7 @@ class TBDeviceMqttClient:
 
         :raises MMQTTException: there is a connection, which has told its last will
         """
-        _check_topic(topic, False)
+        _check_name("topic", topic, "+#")
         quality_of_service = self._given(quality_of_service)
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
         self._link.mqtt.will_set(topic, payload, qos=quality_of_service, retain=retain)

@@ -53,8 +53,12 @@ def of_attributes(function, name):
         if function.name == "__init__" and isinstance(node, ast.Assign)
         for target in node.targets
     ]
-    names = [target.attr for target in targets if isinstance(target, ast.Attribute)]
+    names = [target.attr for target in targets if is_of_self(target)]
     return ["%s.%s" % (name, each) for each in names if not each.startswith("_")]
+
+
+def is_of_self(target):
+    return isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)
 
 
 def is_open(annotation):
