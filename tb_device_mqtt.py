@@ -81,7 +81,8 @@ _TOPICS = (
     "v1/devices/me/rpc/request/",
     "v1/devices/me/rpc/response/",
 )
-_COMPACT_TOPICS = ("v2/t", "v2/a", "v2/a/req/", "v2/a/res/", "v2/r/req/", "v2/r/res/")
+# One text as long as nobody wants them.
+_COMPACT_TOPICS = "v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/"
 _CLAIM = "v1/devices/me/claim"
 
 # --- words: MQTT control packets ---------------------------------------------------------------
@@ -1159,7 +1160,7 @@ class TBDeviceMqttClient:
         self._quality_of_service = 1
         self._quality_of_service = self._given(quality_of_service)
         self._left_out = None if strict else self._leave_out
-        self._topics = _COMPACT_TOPICS if compact else _TOPICS
+        self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
         self._logger = logger
 
         port = (8883 if tls else 1883) if port is None else port
