@@ -351,14 +351,6 @@ def _check_payload(payload):
     raise TypeError("%r: %s can't be sent" % ("payload", type(payload).__name__))
 
 
-def _check_keys(keys):
-    """Attribute keys as they go over the wire: joined by commas, which none may contain."""
-    keys = (keys,) if keys and isinstance(keys, str) else tuple(keys or ())
-    for key in keys:
-        _check_name("key", key, ",")
-    return ",".join(keys)
-
-
 # --- what MiniMQTT is given --------------------------------------------------------------------
 # MiniMQTT takes its socket from the pool in its constructor's arguments. Ours hands out a stand-in:
 # the real socket inside is connected (and wrapped in TLS) as MiniMQTT and ConnectionManager wish,
@@ -1772,9 +1764,11 @@ class TBDeviceMqttClient:
         """
         body = {}
         for name, keys in (("clientKeys", client_keys), ("sharedKeys", shared_keys)):
-            keys = _check_keys(keys)
+            keys = (keys,) if keys and isinstance(keys, str) else tuple(keys or ())
+            for key in keys:
+                _check_name("key", key, ",")  # which separates them
             if keys:
-                body[name] = keys
+                body[name] = ",".join(keys)
         request_id = self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
         self._outbox_try()
         return request_id
