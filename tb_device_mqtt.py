@@ -54,11 +54,11 @@ except ImportError:
     pass  # boards have no typing and never look at annotations
 
 try:
-    from time import monotonic_ns
-except ImportError:  # MicroPython counts milliseconds only
+    from time import ticks_ms as _now_ms  # type: ignore[attr-defined]
+except ImportError:  # MicroPython alone has that, and has no nanoseconds
 
-    def monotonic_ns():  # type: ignore[misc]
-        return time.ticks_ms() * 1000000  # type: ignore[attr-defined]
+    def _now_ms():
+        return time.monotonic_ns() // 1000000
 
 
 gc.collect()  # a board's memory never moves: what the imports left would lie between what stays
@@ -1596,7 +1596,7 @@ class TBDeviceMqttClient:
     def _is_late(self, message):
         """Whether a reading has waited for so long that its time must be told."""
         if message.captured_ms and not message.is_late:
-            message.is_late = monotonic_ns() // 1000000 - message.captured_ms > _LATE_MS
+            message.is_late = _now_ms() - message.captured_ms > _LATE_MS
         return message.is_late
 
     def _outbox_send(self, messages):
@@ -1676,7 +1676,7 @@ class TBDeviceMqttClient:
         now_s = time.time()
         if now_s < _CLOCK_SET_S:
             return None
-        epoch_ms = int(now_s * 1000) - monotonic_ns() // 1000000
+        epoch_ms = int(now_s * 1000) - _now_ms()
         known_ms = self._outbox_epoch_ms
         if known_ms is None or abs(epoch_ms - known_ms) > _CLOCK_STEP_MS:
             self._outbox_epoch_ms = epoch_ms
@@ -1705,7 +1705,7 @@ class TBDeviceMqttClient:
         for has_time, readings in messages:
             captured_ms = 0
             if not has_time:
-                captured_ms = max(monotonic_ns() // 1000000, self._outbox_stamp_ms + 1)
+                captured_ms = max(_now_ms(), self._outbox_stamp_ms + 1)
                 self._outbox_stamp_ms = captured_ms + readings.count(b"\n")
             message = _Message(
                 self._topics[_TELEMETRY], readings, quality_of_service, 0, captured_ms
@@ -1974,7 +1974,7 @@ class TBDeviceMqttClient:
                 if remembered[2] is not None:
                     self._outbox_again(remembered[2])
                 return True
-        self._rpc_memory.append([request_id, checksum, None, monotonic_ns() // 1000000])
+        self._rpc_memory.append([request_id, checksum, None, _now_ms()])
         del self._rpc_memory[:-_MAX_MESSAGES]
         return False
 
@@ -1983,7 +1983,7 @@ class TBDeviceMqttClient:
 
         After an outage of any length the same request may come again: its time counts from then.
         """
-        now_ms = monotonic_ns() // 1000000
+        now_ms = _now_ms()
         kept = []
         for count, remembered in enumerate(self._rpc_memory):
             is_delivered = remembered[2] not in self._outbox

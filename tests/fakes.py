@@ -34,7 +34,6 @@ class Clock:
         self._timer_count = 0
         self._patches = [
             mock.patch.object(tb_device_mqtt, "ticks_ms", self.ticks_ms),
-            mock.patch.object(tb_device_mqtt, "monotonic_ns", self.monotonic_ns),
             mock.patch.object(tb_device_mqtt, "time", self),
             mock.patch.object(tb_device_mqtt, "random", lambda: 0.5),
         ]
