@@ -103,7 +103,7 @@ _RETAIN = const(1)
 
 # --- words: limits -----------------------------------------------------------------------------
 
-_MAX_PACKET_BYTES = const(65536)  # ThingsBoard: NETTY_MAX_PAYLOAD_SIZE, the Remaining Length
+_MAX_PACKET_BYTES = const(64512)  # ThingsBoard: NETTY_MAX_PAYLOAD_SIZE, less the longest topic
 _OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
 _STAMP_BYTES = const(36)  # what its time adds to a reading
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
@@ -1225,7 +1225,7 @@ class TBDeviceMqttClient:
             value = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
             if name not in options and value is not None:
                 options[name] = str(value)  # without quotes in settings.toml it is a number
-        if options.get("tls") in ("", "0", "1", "true"):
+        if options.get("tls") in ("0", "1", "true"):
             options["tls"] = options["tls"] > "0"  # "true" is, too
         if "host" not in options:
             raise ValueError("THINGSBOARD_HOST is missing")

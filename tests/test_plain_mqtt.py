@@ -103,6 +103,17 @@ def test_a_payload_above_the_limit_is_refused(client, device):
     assert len(device.messages) == device.connects == 1
 
 
+def test_the_longest_payload_passes_through_a_server_with_its_limit_of_64_kb(server, device):
+    topic = "🌡" * 255
+    with online_client(server, queue_bytes=1 << 20) as client:
+        client.max_message_bytes = 1 << 20
+        with pytest.raises(ValueError, match="limit") as caught:
+            client.publish(topic, b"x" * 65536)
+        client.publish(topic, b"x" * int(str(caught.value).split()[-1]))
+        assert client.flush(5)
+    assert len(device.messages) == device.connects == 1
+
+
 @pytest.mark.parametrize("topic", ["", "a/+/b", "#", "a/#", None, 3, b"raw", "x" * 65536])
 def test_a_topic_that_can_not_be_published_to_is_refused(client, device, topic):
     with pytest.raises((TypeError, ValueError), match="topic"):
