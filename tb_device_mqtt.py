@@ -98,7 +98,8 @@ _UNSUBACK = const(0xB0)
 _PINGREQ = const(0xC0)
 _PINGRESP = const(0xD0)
 _DISCONNECT = const(0xE0)
-_DUP = const(8)
+_DUP = const(8)  # flags of a PUBLISH
+_QOS_1 = const(2)
 _RETAIN = const(1)
 
 # --- words: limits -----------------------------------------------------------------------------
@@ -132,7 +133,6 @@ _RADIO_MS = const(500)
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
 _SPI_GAP_MS = const(40)  # a look at AirLift or WIZnet costs milliseconds of SPI
 _SPI_SLICE_BYTES = const(256)
-_LATE_MS = const(1000)  # a reading that waited for longer tells its own time
 _CLOCK_SET_S = const(1700000000)  # below, the clock still counts from the board's start
 _CLOCK_STEP_MS = const(2000)  # more than that is a set clock, not time.time()'s whole seconds
 
@@ -704,18 +704,17 @@ class _Link:
         """Whether `publish` would send now, or as soon as the socket takes more."""
         return self._is_open and self._fault is None and len(self.unsent) < _MAX_UNSENT
 
-    def publish(self, topic, payload, quality_of_service, packet_id=0, flags=0):
-        """Send what `can_send`; *flags*: ``_DUP``, ``_RETAIN``. The owner is told the PUBACK."""
+    def publish(self, topic, payload, flags, packet_id):
+        """Send what `can_send`; *flags*: ``_DUP``, ``_QOS_1``. The owner is told the PUBACK."""
         identifier = b""
-        if quality_of_service:
+        if flags & _QOS_1:
             identifier = packet_id.to_bytes(2, "big")
             self._await(packet_id)
         if self._socket is None:
-            retain = bool(flags & _RETAIN)
+            retain, quality_of_service = bool(flags & _RETAIN), flags >> 1 & 1
             self._call(self.mqtt.publish, topic, payload, retain, quality_of_service)
             return
-        flags |= _PUBLISH | quality_of_service << 1
-        self._write(_packet(flags, _text(topic), identifier, payload))
+        self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
 
     def subscribe(self, topic, quality_of_service=1):
         """Subscribe now and after each connect."""
@@ -985,16 +984,15 @@ class _Message:
     callback: Any
     deadline: int  # ticks
 
-    def __init__(self, topic, payload, quality_of_service=1, flags=0, captured_ms=None):
+    def __init__(self, topic, payload, flags=_QOS_1, captured_ms=None):
         self.topic = topic
         self.payload = payload
         self.size = len(payload) + _OVERHEAD_BYTES
-        self.quality_of_service = quality_of_service
         self.flags = flags
         self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
         self.id = 0  # given with a place in the queue
         self.is_late = False
-        self.packet_id = 0  # not 0: was sent, together with its neighbours of the same number
+        self.packet_id = 0  # in flight: its neighbours may have the same
         self.failures = 0
 
 
@@ -1190,18 +1188,15 @@ class TBDeviceMqttClient:
 
         self._outbox = []
         self._outbox_sent = 0  # entries at the front that are in flight
-        self._outbox_packets = 0  # packets that they make
         self._outbox_window = _WINDOW
         self._outbox_bytes = 0
         self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
         self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
-        self._outbox_id = 0
-        self._outbox_packet_id = 0
         self._outbox_stamp_ms = 0
         self._outbox_epoch_ms: Optional[int] = None
 
         self._requests = {}  # request id -> _Message, with its name, callback and deadline
-        self._last_id = 0  # of a request, or of an attribute subscription
+        self._last_id = 0  # of messages, requests and attribute subscriptions
 
         self._attributes_watches = {}  # id -> (key, or None for all, callback)
         self._attributes_shared: Optional[_Shared] = None
@@ -1443,11 +1438,10 @@ class TBDeviceMqttClient:
         if timeout is None:
             timeout = self.request_timeout
         limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
-        request_id = self._last_id + 1
         self._listen(name + 1)  # where its answers come
+        request_id = self._last_id + 1  # and the number of the message
         request = _Message(self._topics[name] + str(request_id), body)
         self._outbox_put(request)
-        self._last_id = request_id
         request.name, request.callback = name, callback
         request.deadline = ticks_add(ticks_ms(), limit_ms)
         self._requests[request_id] = request
@@ -1463,7 +1457,7 @@ class TBDeviceMqttClient:
 
     def _request_fail(self, request_id, error):
         request = self._requests.pop(request_id)
-        if request in self._outbox and not request.packet_id:
+        if request in self._outbox[self._outbox_sent :]:
             self._outbox_end(request, None)  # nobody wants to know any more
         if request.callback is _READ_SHARED:
             if self.connected:
@@ -1507,7 +1501,7 @@ class TBDeviceMqttClient:
 
     def _send(self, topic, payload, quality_of_service, flags=0):
         """Queue a message and send what can be sent. Its number, which `on_publish` tells."""
-        message = _Message(topic, payload, quality_of_service, flags)
+        message = _Message(topic, payload, quality_of_service << 1 | flags)
         self._outbox_put(message)
         self._outbox_try()
         return message.id
@@ -1518,9 +1512,9 @@ class TBDeviceMqttClient:
 
     def _outbox_put(self, message):
         _check_size(message.topic, message.payload, self._message_limit())
-        self._outbox_id += 1
-        message.id = self._outbox_id
-        message.is_late = not self.connected
+        self._last_id += 1
+        message.id = self._last_id
+        message.is_late = not self._outbox_has_room()
         self._outbox.append(message)
         self._outbox_bytes += message.size
         while (
@@ -1536,7 +1530,7 @@ class TBDeviceMqttClient:
     def _outbox_again(self, message):
         """Queue what was sent before, unless it is still there."""
         if message not in self._outbox:
-            message.packet_id = 0
+            message.flags = _QOS_1  # no longer DUP
             self._outbox_put(message)
 
     def _outbox_end(self, message, callback, *args):
@@ -1561,12 +1555,12 @@ class TBDeviceMqttClient:
 
     def _outbox_pump(self):
         """Send as much as the window and the socket allow."""
-        while (
-            self._outbox_sent < len(self._outbox)
-            and self._outbox_packets < self._outbox_window
-            and self._link.can_send
-        ):
+        while self._outbox_sent < len(self._outbox) and self._outbox_has_room():
             self._outbox_send(self._outbox_batch())
+
+    def _outbox_has_room(self):
+        """Whether the window and the socket let one more packet out."""
+        return self._outbox_sent < self._outbox_window and self._link.can_send
 
     def _outbox_batch(self):
         """The next messages that travel as one packet: one, or late readings together."""
@@ -1575,96 +1569,74 @@ class TBDeviceMqttClient:
         batch = [first]
         room = min(_BATCH_BYTES, self._message_limit()) - self._batch_bytes(first)
         for message in waiting:
-            if first.packet_id:
-                if message.packet_id != first.packet_id:
-                    break  # what was sent together is sent again together
-            else:
-                room -= self._batch_bytes(message)
-                if room < 0 or message.quality_of_service != first.quality_of_service:
-                    break
+            room -= self._batch_bytes(message)
+            if room < 0 or message.flags != first.flags:
+                break
             batch.append(message)
         return batch
 
     def _batch_bytes(self, message):
         """What *message* adds to a batch; more than any has room for if it must travel alone."""
-        if message.captured_ms is None or message.packet_id or message.failures:
+        if message.captured_ms is None or message.failures:
             return _BATCH_BYTES
-        if not self._is_late(message) or self._epoch_ms() is None:
+        if not message.is_late or self._epoch_ms() is None:
             return _BATCH_BYTES
         return len(message.payload) + (message.payload.count(b"\n") + 1) * _STAMP_BYTES
-
-    def _is_late(self, message):
-        """Whether a reading has waited for so long that its time must be told."""
-        if message.captured_ms and not message.is_late:
-            message.is_late = _now_ms() - message.captured_ms > _LATE_MS
-        return message.is_late
 
     def _outbox_send(self, messages):
         first = messages[0]
         payload = first.payload
         if first.captured_ms is not None:
             payload = self._outbox_telemetry(messages)
-        flags = first.flags
-        if first.packet_id:
-            flags |= _DUP
-            self.stats["resent"] += 1
-        else:
-            self.stats["sent"] += 1
-            self._outbox_packet_id = self._outbox_packet_id % (_SUBSCRIBE_IDS - 1) + 1
-        packet_id = first.packet_id or self._outbox_packet_id
-        if first.quality_of_service:
-            for message in messages:
-                message.packet_id = packet_id
-            self._outbox_sent += len(messages)
-            self._outbox_packets += 1
-        else:
-            for message in messages:
+        self.stats["resent" if first.flags & _DUP else "sent"] += 1
+        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
+        for message in messages:
+            message.packet_id = packet_id
+            if not first.flags & _QOS_1:
                 self._outbox_end(message, self.on_publish)
-        self._link.publish(first.topic, payload, first.quality_of_service, packet_id, flags)
+        if first.flags & _QOS_1:
+            self._outbox_sent += len(messages)
+        self._link.publish(first.topic, payload, first.flags, packet_id)
 
     def _outbox_telemetry(self, messages):
         """The payload of *messages*. Late readings tell their time, if the clock is set."""
-        lines = []
+        epoch_ms = self._epoch_ms()
+        readings = []
         for message in messages:
-            readings = message.payload.split(b"\n")
-            if message.captured_ms and self._is_late(message) and self._epoch_ms() is not None:
-                ts = self._epoch_ms() + message.captured_ms
-                for count, values in enumerate(readings):
-                    # One apart: of two values of a key at one time the server keeps the last.
-                    lines.append(b'{"ts":%d,"values":%s}' % (ts + count, values))
-            else:
-                lines.extend(readings)
-        return lines[0] if len(lines) == 1 else b"[%s]" % b",".join(lines)
+            ts = message.captured_ms
+            for reading in message.payload.split(b"\n"):
+                if ts and message.is_late and epoch_ms is not None:
+                    reading = b'{"ts":%d,"values":%s}' % (epoch_ms + ts, reading)
+                    ts += 1  # of two values of a key at one time the server keeps the last
+                readings.append(reading)
+        return readings[0] if len(readings) == 1 else b"[%s]" % b",".join(readings)
 
     def _link_acknowledged(self, packet_id):
-        is_known = False
         for message in self._outbox[: self._outbox_sent]:
             if message.packet_id == packet_id:
-                is_known = True
                 self._outbox_sent -= 1
+                self._outbox_window = _WINDOW
                 self.stats["acknowledged"] += 1
                 self._outbox_end(message, self.on_publish)
-        if is_known:
-            self._outbox_packets -= 1
-            self._outbox_window = _WINDOW
 
     def _outbox_rewind(self, is_online):
         """Nothing is in flight any more: all that was begins again, and now is late.
 
         If the server went away with nothing but one packet unanswered, that is a mark against it.
         """
-        flying = self._outbox[: self._outbox_sent]
-        is_suspect = is_online and self._outbox_packets == 1 and not self._link.unsent
-        self._outbox_sent = self._outbox_packets = 0
-        if flying:
-            self._outbox_window = 1
-        for message in flying:
+        for message in self._outbox:
             message.is_late = True
+        flying = self._outbox[: self._outbox_sent]
+        if not flying:
+            return
+        self._outbox_sent, self._outbox_window = 0, 1
+        is_one_packet = flying[0].packet_id == flying[-1].packet_id
+        is_suspect = is_one_packet and is_online and not self._link.unsent
+        for message in flying:
+            message.flags |= _DUP
             if is_suspect:
-                message.failures += 1
-                if len(flying) > 1:
-                    message.packet_id = 0  # from now on each alone, to find the one
-                elif message.failures >= _MAX_FAILURES:
+                message.failures += 1  # from now on each alone, to find the one
+                if len(flying) == 1 and message.failures >= _MAX_FAILURES:
                     self._outbox_drop(message, "lost connection %d times" % message.failures)
 
     def _epoch_ms(self):
@@ -1673,13 +1645,11 @@ class TBDeviceMqttClient:
         Kept as it is unless the clock was set: boards have whole seconds only, and readings must
         not move against each other.
         """
-        now_s = time.time()
-        if now_s < _CLOCK_SET_S:
-            return None
-        epoch_ms = int(now_s * 1000) - _now_ms()
-        known_ms = self._outbox_epoch_ms
-        if known_ms is None or abs(epoch_ms - known_ms) > _CLOCK_STEP_MS:
-            self._outbox_epoch_ms = epoch_ms
+        now_s, known_ms = time.time(), self._outbox_epoch_ms
+        if now_s >= _CLOCK_SET_S:
+            epoch_ms = int(now_s * 1000) - _now_ms()
+            if known_ms is None or abs(epoch_ms - known_ms) > _CLOCK_STEP_MS:
+                self._outbox_epoch_ms = epoch_ms
         return self._outbox_epoch_ms
 
     # --- client: telemetry ---------------------------------------------------------------------
@@ -1699,7 +1669,7 @@ class TBDeviceMqttClient:
         A numeric string such as "007" or "1.10" becomes a number on the server. Source: MQTT
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
-        quality_of_service = self._given(quality_of_service)
+        flags = self._given(quality_of_service) << 1
         messages = _telemetry(data, self._message_limit(), self._left_out)
         message: Optional[_Message] = None
         for has_time, readings in messages:
@@ -1707,9 +1677,7 @@ class TBDeviceMqttClient:
             if not has_time:
                 captured_ms = max(_now_ms(), self._outbox_stamp_ms + 1)
                 self._outbox_stamp_ms = captured_ms + readings.count(b"\n")
-            message = _Message(
-                self._topics[_TELEMETRY], readings, quality_of_service, 0, captured_ms
-            )
+            message = _Message(self._topics[_TELEMETRY], readings, flags, captured_ms)
             self._outbox_put(message)
         self._outbox_try()
         return None if message is None else message.id

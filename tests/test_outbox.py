@@ -257,13 +257,26 @@ def test_a_reading_that_was_in_flight_tells_its_time_when_it_is_sent_again(
 def test_a_reading_that_waits_for_room_in_the_window_tells_its_time(server, client, device, clock):
     server.faults.puback_delay = 0.3
     taken_ms = clock.time() * 1000
-    for number in range(20):
+    for number in range(50):
         client.send_telemetry({"n": number})
     clock.skip(5)
     assert client.flush(10)
-    assert [row["n"] for row in values(device)] == list(range(20))
+    assert [row["n"] for row in values(device)] == list(range(50))
     assert times(device)[-1] == pytest.approx(taken_ms, abs=CLOSE_MS)
     assert device.connects == 1
+
+
+def test_readings_from_a_handler_do_not_have_to_wait(client, device):
+    @client.rpc("measure")
+    def measure(_):
+        for number in range(5):
+            client.send_telemetry({"n": number})
+
+    reply = device.call_rpc("measure")
+    run_until(client, reply.done)
+    assert client.flush(5)
+    assert [row["n"] for row in values(device)] == list(range(5))
+    assert bare_readings(device)
 
 
 def test_without_a_clock_readings_go_without_a_time(offline, device, clock):
@@ -330,6 +343,21 @@ def test_a_clock_that_is_pulled_back_between_two_outages_does_not_mix_them(offli
     connect_and_flush(offline)
     now_ms = clock.epoch_s * 1000
     assert times(device)[1] == pytest.approx(now_ms - 30000, abs=CLOSE_MS)
+
+
+def test_a_clock_that_is_lost_again_goes_on_from_what_it_said_last(offline, device, clock):
+    offline.send_telemetry({"n": 0})
+    offline.send_telemetry({"n": 1})
+    connect_and_flush(offline)
+    offline.disconnect()
+    clock.skip(60)
+    taken_ms = clock.time() * 1000
+    clock.epoch_s = UNSET_S
+    offline.send_telemetry({"n": 2})
+    clock.skip(60)
+    connect_and_flush(offline)
+    assert numbers(device) == [0, 1, 2]
+    assert times(device)[2] == pytest.approx(taken_ms, abs=CLOSE_MS)
 
 
 def test_a_clock_of_whole_seconds_keeps_readings_apart(offline, device, clock, monkeypatch):
@@ -415,10 +443,10 @@ def test_without_a_clock_late_readings_are_not_put_together(offline, device, clo
 
 def test_what_travelled_together_and_was_lost_travels_together_again(server, offline, device):
     server.faults.mute_puback = True
-    for number in range(60):
+    for number in range(40):
         offline.send_telemetry({"n": number})
     offline.connect()
-    run_until(offline, lambda: len(device.telemetry) == 60)
+    run_until(offline, lambda: len(device.telemetry) == 40)
     first = device.messages
     server.faults.mute_puback = False
     lose(offline, device)
@@ -564,7 +592,7 @@ def test_ten_thousand_drops_without_a_poll_stay_bounded(offline, device, is_told
 
 def test_packet_ids_begin_again_and_none_is_used_twice_at_a_time(server, device):
     with offline_client(server, queue_size=30) as client:
-        client._outbox_packet_id = PACKET_IDS - 10
+        client._last_id = PACKET_IDS - 10
         client.on_publish = published = Notes()
         ids = [client.send_attributes({"a%d" % number: number}) for number in range(30)]
         client.connect()
@@ -572,7 +600,7 @@ def test_packet_ids_begin_again_and_none_is_used_twice_at_a_time(server, device)
         run_until(client, lambda: len(published.calls) == 30)
     assert sorted(call[3] for call in published.calls) == ids
     assert len(device.client_attributes) == 30
-    assert client._outbox_packet_id == 20
+    assert ids[0] < PACKET_IDS < ids[-1]
 
 
 # --- messages that the server dislikes ---
