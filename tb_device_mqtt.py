@@ -106,7 +106,7 @@ _RETAIN = const(1)
 
 _MAX_PACKET_BYTES = const(64512)  # ThingsBoard: NETTY_MAX_PAYLOAD_SIZE, less the longest topic
 _OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
-_STAMP_BYTES = const(36)  # what its time adds to a reading
+_STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _WINDOW = const(32)  # QoS 1 packets in flight: over 80 ms 400 a second
@@ -273,18 +273,16 @@ def _objects(values, limit):
     return texts
 
 
-def _readings(data, limit, left_out):
-    """``(time is given, [JSON text, ...])`` of one telemetry dict, with or without ``ts``."""
-    limit -= _STAMP_BYTES
+def _check_time(data):
+    """``ts`` of a telemetry dict; None: it is a dict of values."""
     if not isinstance(data, dict) or "ts" not in data or "values" not in data:
-        return False, _objects(_check_values(data, left_out), limit)
+        return None
     ts = data["ts"]
     if isinstance(ts, bool) or not isinstance(ts, int):
         raise TypeError("'ts' %r: milliseconds since 1970" % (ts,))
     if len(data) > 2:
         raise ValueError("%r: 'ts' and 'values' only" % (list(data),))
-    texts = _objects(_check_values(data["values"], left_out), limit)
-    return True, [b'{"ts":%d,"values":%s}' % (ts, text) for text in texts]
+    return ts
 
 
 def _telemetry(data, limit, left_out=None):
@@ -296,17 +294,22 @@ def _telemetry(data, limit, left_out=None):
         data = (data,)
     elif not data:
         raise ValueError("%r: nothing to send" % (data,))  # and the server never acknowledges it
-    messages, size = [], 0
-    for reading in data:
-        has_time, texts = _readings(reading, limit, left_out)
-        for text in texts:
-            needed = len(text) + 1 + (0 if has_time else _STAMP_BYTES)
-            if messages and messages[-1][0] == has_time and size + needed <= limit:
+    messages, room = [], 0
+    for values in data:
+        ts = _check_time(values)
+        has_time = ts is not None
+        if has_time:
+            values = values["values"]
+        for text in _objects(_check_values(values, left_out), limit - _STAMP_BYTES):
+            size = _STAMP_BYTES + len(text)
+            room -= size
+            if has_time:
+                text = b'{"ts":%d,"values":%s}' % (ts, text)
+            if room > 0 and messages[-1][0] == has_time:
                 messages[-1] = (has_time, messages[-1][1] + b"\n" + text)
-                size += needed
             else:
                 messages.append((has_time, text))
-                size = needed + 1
+                room = limit - size
     return messages
 
 
