@@ -1196,7 +1196,7 @@ class TBDeviceMqttClient:
         self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
         self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         self._outbox_stamp_ms = 0
-        self._outbox_epoch_ms: Optional[int] = None
+        self._outbox_epoch_ms = 0
 
         self._requests = {}  # request id -> _Message, with its name, callback and deadline
         self._last_id = 0  # of messages, requests and attribute subscriptions
@@ -1567,13 +1567,10 @@ class TBDeviceMqttClient:
 
     def _outbox_batch(self):
         """The next messages that travel as one packet: one, or late readings together."""
-        waiting = self._outbox[self._outbox_sent :]
-        first = waiting.pop(0)
-        batch = [first]
-        room = min(_BATCH_BYTES, self._message_limit()) - self._batch_bytes(first)
-        for message in waiting:
+        batch, room = [], min(_BATCH_BYTES, self._message_limit())
+        for message in self._outbox[self._outbox_sent :]:
             room -= self._batch_bytes(message)
-            if room < 0 or message.flags != first.flags:
+            if batch and (room < 0 or message.flags != batch[0].flags):
                 break
             batch.append(message)
         return batch
@@ -1582,7 +1579,7 @@ class TBDeviceMqttClient:
         """What *message* adds to a batch; more than any has room for if it must travel alone."""
         if message.captured_ms is None or message.failures:
             return _BATCH_BYTES
-        if not message.is_late or self._epoch_ms() is None:
+        if not (message.is_late and self._epoch_ms()):
             return _BATCH_BYTES
         return len(message.payload) + (message.payload.count(b"\n") + 1) * _STAMP_BYTES
 
@@ -1608,7 +1605,7 @@ class TBDeviceMqttClient:
         for message in messages:
             ts = message.captured_ms
             for reading in message.payload.split(b"\n"):
-                if ts and message.is_late and epoch_ms is not None:
+                if ts and message.is_late and epoch_ms:
                     reading = b'{"ts":%d,"values":%s}' % (epoch_ms + ts, reading)
                     ts += 1  # of two values of a key at one time the server keeps the last
                 readings.append(reading)
@@ -1643,15 +1640,15 @@ class TBDeviceMqttClient:
                     self._outbox_drop(message, "lost connection %d times" % message.failures)
 
     def _epoch_ms(self):
-        """What makes a monotonic time a ThingsBoard ``ts``; None while the clock is not set.
+        """What makes a monotonic time a ThingsBoard ``ts``; 0 while the clock is not set.
 
         Kept as it is unless the clock was set: boards have whole seconds only, and readings must
         not move against each other.
         """
-        now_s, known_ms = time.time(), self._outbox_epoch_ms
+        now_s = time.time()
         if now_s >= _CLOCK_SET_S:
             epoch_ms = int(now_s * 1000) - _now_ms()
-            if known_ms is None or abs(epoch_ms - known_ms) > _CLOCK_STEP_MS:
+            if abs(epoch_ms - self._outbox_epoch_ms) > _CLOCK_STEP_MS:
                 self._outbox_epoch_ms = epoch_ms
         return self._outbox_epoch_ms
 
