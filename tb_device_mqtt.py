@@ -565,7 +565,7 @@ class _Link:
             pass  # not every pool can
         self._socket = socket
         self._watch()
-        self._due = self._look_at = self._since = self._pinged_at = ticks_ms()
+        self._due = self._look_at = self._since = self._received_at = ticks_ms()
         self._write(bytes(self._standin.sent))
         if self._early:
             self._begin()
@@ -675,9 +675,9 @@ class _Link:
                 self._expect("acknowledgement", self._acked_at, _ACK_TIMEOUT_MS)
             if self._is_pinged:
                 self._expect("PINGRESP", self._pinged_at, self._ping_timeout_ms)
-        # A ping at each half of the interval shows both sides that the other one is there.
-        is_due = ticks_diff(now, self._pinged_at) >= self._quiet_ms
-        if is_due and self._quiet_ms and not self.unsent:
+        # Half the interval without a byte from one side: ask, and show that we are there.
+        silent_ms = max(ticks_diff(now, self._sent_at), ticks_diff(now, self._received_at))
+        if silent_ms >= self._quiet_ms > 0 and not (self._is_pinged or self.unsent):
             self._pinged_at = now
             self._is_pinged = True
             self._write(_packet(_PINGREQ))
@@ -845,6 +845,7 @@ class _Link:
         size = self._try(self._socket.recv_into, self._buffer[self._filled :])
         if size > 0:
             self._filled += size
+            self._received_at = ticks_ms()
         elif size == 0 and not (self._is_airlift and self._is_connected()):
             raise self._line_error(None)
         return size > 0
@@ -953,10 +954,10 @@ class _Link:
         start = end + 2 * quality_of_service
         if quality_of_service > 1 or start > len(body):
             raise ValueError
-        topic, payload = str(body[2:end], "utf-8"), bytes(body[start:])
+        topic = str(body[2:end], "utf-8")
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
-        self._on_message(None, topic, payload)
+        self._on_message(None, topic, body[start:])
 
     def _on_message(self, _mqtt, topic, payload):
         self._owner.stats["received"] += 1

@@ -616,7 +616,7 @@ def test_100000_polls_keep_no_memory(server, device):
 
 def test_100000_telemetry_messages_keep_no_memory(server):
     server.keep = 100
-    device = server.add_device("Busy", token="BUSY")
+    server.add_device("Busy", token="BUSY")
     client = new_client(server, access_token="BUSY", queue_size=64)
     client.connect()
     measured = Measured(client)
