@@ -1267,13 +1267,12 @@ class TBDeviceMqttClient:
             link.start()
         if timeout == 0:
             return self.connected
-        if not self._wait(
-            lambda _: self.connected or link.error or link.state == _STOPPED, timeout
-        ):
-            raise TBTimeoutError("no %s within %g s" % ("CONNACK", timeout))
-        if link.error is not None:
-            raise link.error
-        return self.connected
+        for _ in self._polls(timeout):
+            if link.error is not None:
+                raise link.error
+            if self.connected or link.state == _STOPPED:
+                return self.connected
+        raise TBTimeoutError("no %s within %g s" % ("CONNACK", timeout))
 
     def disconnect(self) -> None:
         """Say DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
@@ -1314,7 +1313,10 @@ class TBDeviceMqttClient:
             other messages waiting, `request_timeout`
         :return: how many messages were handled, 0 after *timeout*
         """
-        return self._wait(int, timeout) or 0
+        for handled in self._polls(timeout):
+            if handled:
+                return handled
+        return 0
 
     def flush(self, timeout: Optional[float] = None) -> bool:
         """Poll until the server has acknowledged all that was sent.
@@ -1322,23 +1324,24 @@ class TBDeviceMqttClient:
         :param timeout: seconds. Defaults as in `wait_for_msg`
         :return: True if nothing is queued any more. False after *timeout*, or if stopped
         """
-        link = self._link
-        self._wait(lambda _: not (self._outbox or link.unsent) or link.state == _STOPPED, timeout)
-        return not (self._outbox or link.unsent)
+        for _ in self._polls(timeout):
+            if not (self._outbox or self._link.unsent):
+                return True
+            if self.state == _STOPPED:
+                break
+        return False
 
-    def _wait(self, callback, timeout):
-        """Poll until ``callback(messages handled)``, which is returned; False after *timeout*."""
+    def _polls(self, timeout):
+        """Poll again and again until *timeout*; yields how many messages were handled."""
         if timeout is None and self._is_delivering:
             timeout = self.request_timeout
         if timeout is not None:
             _check_number("timeout", timeout, 0, 86400)
         started = ticks_ms()
         while True:
-            result = callback(self.check_for_msg())
-            if result:
-                return result
+            yield self.check_for_msg()
             if timeout is not None and ticks_diff(ticks_ms(), started) >= timeout * 1000:
-                return False
+                return
             if self.idle is not None:
                 self.idle()
             time.sleep(0.001)
