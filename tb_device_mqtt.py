@@ -84,6 +84,7 @@ _TOPICS = (
 # One text as long as nobody wants them.
 _COMPACT_TOPICS = "v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/"
 _CLAIM = "v1/devices/me/claim"
+_EVERYTHING = b"{}"  # payload of a request without keys
 
 # --- words: MQTT control packets ---------------------------------------------------------------
 # First byte of the packet, MQTT 3.1.1 section 2.2.1.
@@ -984,10 +985,6 @@ class _Link:
 class _Message:
     """An entry of the outbox: kept until it is acknowledged."""
 
-    name: int  # of a request alone: place of its topic in _TOPICS
-    callback: Any
-    deadline: int  # ticks
-
     def __init__(self, topic, payload, flags=_QOS_1, captured_ms=None):
         self.topic = topic
         self.payload = payload
@@ -998,26 +995,6 @@ class _Message:
         self.is_late = False
         self.packet_id = 0  # in flight: its neighbours may have the same
         self.failures = 0
-
-
-class _Shared(dict):
-    """See `TBDeviceMqttClient.shared`. A default comes back when the server deletes its value."""
-
-    defaults: dict  # given from outside: an __init__ for it would take 80 bytes of a board
-
-    def setdefault(self, key, value=None):
-        self.defaults[key] = value
-        return super().setdefault(key, value)
-
-    def take(self, data, keys):
-        self.update(data)
-        for key in keys:
-            self.pop(key, None)
-            if key in self.defaults:
-                self[key] = self.defaults[key]
-
-
-_READ_SHARED = const(1)  # instead of a callback: the answer is for `shared`
 
 
 def _network(network_adapter, radio):
@@ -1199,11 +1176,12 @@ class TBDeviceMqttClient:
         self._outbox_stamp_ms = 0
         self._outbox_epoch_ms = 0
 
-        self._requests = {}  # request id -> _Message, with its name, callback and deadline
+        self._requests = {}  # topic of the answer -> see _ask
         self._last_id = 0  # of messages, requests and attribute subscriptions
 
-        self._attributes_watches = {}  # id -> (key, or None for all, callback)
-        self._attributes_shared: Optional[_Shared] = None
+        self._attributes_watches: Any = []  # (id, key or None for all, callback)
+        self._attributes_shared: Any = None
+        self._attributes_defaults: Any = {}  # of what the server knows; None: there is none
 
         self._rpc_handler = None
         self._rpc_methods = {}
@@ -1351,7 +1329,7 @@ class TBDeviceMqttClient:
             self._link_error(reason)
         if state == _ONLINE:
             self._rpc_forget(False)
-            self._requests_repeat()
+            self._events.append((self._attributes_read, ()))
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
             self._rpc_forget(True)
@@ -1410,19 +1388,17 @@ class TBDeviceMqttClient:
             return error
 
     def _dispatch(self, topic, payload):
-        is_expected = False
-        if self._plain is not None:
-            for callback in list(self._plain.iter_match(topic)):
-                is_expected = True
-                self._call(callback, (topic, payload))
+        callbacks = [] if self._plain is None else list(self._plain.iter_match(topic))
+        for callback in callbacks:
+            self._call(callback, (topic, payload))
         try:
-            for name, decode, method in self._INBOUND:
-                prefix = self._topics[name]
-                if topic.startswith(prefix):
-                    message = payload if decode is None else decode(payload)
-                    method(self, topic[len(prefix) :], message)
-                    return
-            if not is_expected:
+            if topic in self._requests:
+                self._on_answer(topic, loads(payload))
+            elif topic == self._topics[_ATTRIBUTES]:
+                self._on_attributes_changed(loads(payload))
+            elif topic.startswith(self._topics[_RPC_REQUEST]):
+                self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
+            elif not callbacks:
                 raise ValueError("nobody asked for it")
         except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # no handler's
             self.stats["unexpected"] += 1
@@ -1433,12 +1409,13 @@ class TBDeviceMqttClient:
             self._logger.warning(message, *args)
 
     # --- client: requests ----------------------------------------------------------------------
-    # A question goes out through the outbox under a number; the answer, the deadline or the loss
-    # of the connection ends it, whichever comes first. Whatever comes later finds no number.
+    # A question goes out through the outbox; its answer comes to a topic that has its number. The
+    # answer, the deadline or the loss of the connection ends it, whichever comes first. An answer
+    # that comes later finds no request.
 
     def _ask(self, name, body, callback, timeout):
         """Queue a question to the topic of that *name*; its request id."""
-        if callback is not None and callback is not _READ_SHARED:
+        if callback is not None:
             _check_callback(callback)
         if len(self._requests) >= _MAX_REQUESTS:
             raise TBError("%d requests wait already" % _MAX_REQUESTS)
@@ -1446,54 +1423,48 @@ class TBDeviceMqttClient:
             timeout = self.request_timeout
         limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
         self._listen(name + 1)  # where its answers come
-        request_id = self._last_id + 1  # and the number of the message
-        request = _Message(self._topics[name] + str(request_id), body)
+        request = _Message(self._topics[name], body)
         self._outbox_put(request)
-        request.name, request.callback = name, callback
-        request.deadline = ticks_add(ticks_ms(), limit_ms)
-        self._requests[request_id] = request
-        return request_id
+        number = str(request.id)
+        request.topic += number
+        first = (request.id,) if name == _RPC_REQUEST else ()  # what the callback gets before all
+        deadline = ticks_add(ticks_ms(), limit_ms)
+        self._requests[self._topics[name + 1] + number] = (request, callback, first, deadline)
+        self._outbox_try()
+        return request.id
 
-    def _answered(self, name, request_id):
-        """The callback that waits for this. ValueError: late, twice, or somebody else's."""
-        request = self._requests.get(request_id)
-        if request is None or request.name != name:
-            raise ValueError("nobody asked for it")
-        del self._requests[request_id]
-        return request.callback
+    def _on_answer(self, topic, result):
+        request, callback, first, _ = self._requests[topic]
+        shared = {} if first else _object(_object(result).get("shared", {}))
+        del self._requests[topic]
+        if self._attributes_shared is not None:
+            self._attributes_compare(shared, request.payload == _EVERYTHING)
+        if callback is not None:
+            self._call(callback, first + (result, None))
 
-    def _request_fail(self, request_id, error):
-        request = self._requests.pop(request_id)
+    def _request_fail(self, topic, error):
+        request, callback, first, _ = self._requests.pop(topic)
         if request in self._outbox[self._outbox_sent :]:
             self._outbox_end(request, None)  # nobody wants to know any more
-        if request.callback is _READ_SHARED:
-            if self.connected:
-                self._attributes_read_shared()
-        elif request.callback is not None:
-            is_call = request.name == _RPC_REQUEST
-            arguments = (request_id, None, error) if is_call else (None, error)
-            self._events.append((request.callback, arguments))
+        if callback is None:
+            callback = self._attributes_read
+        self._events.append((callback, first + (None, error)))
 
     def _requests_expire(self):
         now = ticks_ms()
-        for request_id in self._requests:
-            if ticks_diff(now, self._requests[request_id].deadline) >= 0:
-                error = TBTimeoutError("no answer to request %d in time" % request_id)
-                self._request_fail(request_id, error)
+        for topic in self._requests:
+            if ticks_diff(now, self._requests[topic][3]) >= 0:
+                self._request_fail(topic, TBTimeoutError("no answer on %s in time" % topic))
                 return  # one a poll: the dict has changed
 
     def _requests_interrupt(self, state):
         """Asking for attributes again does no harm; what a call of ours has done nobody knows."""
-        for request_id, request in list(self._requests.items()):
-            is_call = request.name == _RPC_REQUEST
+        for topic in list(self._requests):
+            request, _, is_call, _ = self._requests[topic]
             if state == _STOPPED or (is_call and request not in self._outbox):
-                self._request_fail(request_id, TBError("disconnected before the answer came"))
-
-    def _requests_repeat(self):
-        for request in self._requests.values():
-            self._outbox_again(request)
-        if self._attributes_shared is not None:
-            self._attributes_read_shared()
+                self._request_fail(topic, TBError("disconnected before the answer came"))
+            else:
+                self._outbox_again(request)
 
     # --- client: outbox ------------------------------------------------------------------------
     # Whatever is to be sent enters at the end of one bounded list. Its front is in flight: sent
@@ -1741,20 +1712,7 @@ class TBDeviceMqttClient:
                 _check_name("key", key, ",")  # which separates them
             if keys:
                 body[name] = ",".join(keys)
-        request_id = self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
-        self._outbox_try()
-        return request_id
-
-    def _on_attributes_response(self, request_id, result):
-        shared = _object(_object(result).get("shared", {}))
-        callback = self._answered(_ATTRIBUTES_REQUEST, int(request_id))
-        if callback is _READ_SHARED:
-            self._attributes_compare(shared)
-            return
-        if self._attributes_shared is not None:
-            self._attributes_shared.take(shared, ())
-        if callback is not None:
-            self._call(callback, (result, None))
+        return self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
 
     def subscribe_to_attribute(self, key: Optional[str], callback: Any) -> int:
         """Have *callback* called when the shared attribute *key* changes or is deleted.
@@ -1769,7 +1727,7 @@ class TBDeviceMqttClient:
             _check_name("key", key)
         _check_callback(callback)
         self._last_id += 1
-        self._attributes_watches[self._last_id] = (key, callback)
+        self._attributes_watches.append((self._last_id, key, callback))
         self._listen(_ATTRIBUTES)
         return self._last_id
 
@@ -1779,35 +1737,29 @@ class TBDeviceMqttClient:
 
     def unsubscribe_from_attribute(self, subscription_id: Any) -> None:
         """Call that callback no more; ``"*"``: none of them. An unknown id is no error."""
-        if subscription_id == "*":
-            self._attributes_watches.clear()
-        else:
-            self._attributes_watches.pop(subscription_id, None)
+        for watch in list(self._attributes_watches):
+            if subscription_id in ("*", watch[0]):
+                self._attributes_watches.remove(watch)
         self._unlisten(self._topics[_ATTRIBUTES])
 
     def clean_device_sub_dict(self) -> None:
         """Forget all attribute subscriptions."""
         self.unsubscribe_from_attribute("*")
 
-    def _on_attributes_changed(self, _, data):
+    def _on_attributes_changed(self, data):
         deleted = _object(data).get("deleted")
         if not isinstance(deleted, list) or len(data) > 1:
             deleted = ()  # an attribute of that name
-        for key in deleted:
-            _check_name("key", key)
         if self._attributes_shared is not None:
-            self._attributes_shared.take({} if deleted else data, deleted)
-        self._attributes_tell(data, deleted or data)
-
-    def _attributes_tell(self, result, keys):
-        """Each callback once, in the order of subscription."""
-        told = []
-        for watch_id in sorted(self._attributes_watches):
-            watch = self._attributes_watches.get(watch_id)  # a callback may unsubscribe another
-            if watch is None or watch[1] in told or not (watch[0] is None or watch[0] in keys):
-                continue
-            told.append(watch[1])
-            self._call(watch[1], (result, None))
+            self._attributes_keep({} if deleted else data, deleted)
+        told = []  # each callback once
+        for watch in list(self._attributes_watches):
+            _, key, callback = watch
+            is_meant = key is None or key in (deleted or data)
+            # A callback may unsubscribe another.
+            if is_meant and callback not in told and watch in self._attributes_watches:
+                told.append(callback)
+                self._call(callback, (data, None))
 
     @property
     def shared(self) -> "dict[str, Any]":
@@ -1818,37 +1770,46 @@ class TBDeviceMqttClient:
         knows no value: ``client.shared.setdefault("interval", 10)``.
         """
         if self._attributes_shared is None:
-            self._attributes_shared = _Shared()
-            self._attributes_shared.defaults = {}
+            self._attributes_shared = {}
             self._listen(_ATTRIBUTES)
             self._listen(_ATTRIBUTES_RESPONSE)
-            if self.connected:
-                self._attributes_read_shared()
+            self._events.append((self._attributes_read, ()))
         return self._attributes_shared
 
-    def _attributes_read_shared(self):
-        for request in self._requests.values():
-            if request.callback is _READ_SHARED:
+    def _attributes_read(self, *_):
+        """Ask for all attributes, for those who use `shared`."""
+        if self._attributes_shared is None or not self.connected:
+            return
+        for request, _, _, _ in self._requests.values():
+            if request.payload == _EVERYTHING:
                 return  # asked already, and asked again with the others
-        if len(self._requests) < _MAX_REQUESTS:
-            self._ask(_ATTRIBUTES_REQUEST, _json({}), _READ_SHARED, None)
+        self.request_attributes()
 
-    def _attributes_compare(self, values):
-        """Take over all shared attributes; what differs is told as a push would have told it."""
-        shared = self._attributes_shared
+    def _attributes_compare(self, values, is_all):
+        """What differs from `shared` is told as a push would have told it."""
         changed, deleted = {}, []
         for key in values:
-            if key not in shared or shared[key] != values[key]:
+            if self._attributes_shared.get(key) != values[key]:
                 changed[key] = values[key]
-        for key in shared:
-            is_default = key in shared.defaults and shared[key] == shared.defaults[key]
-            if key not in values and not is_default:
+        for key in self._attributes_defaults:
+            if is_all and key not in values:
                 deleted.append(key)
-        shared.take(changed, deleted)
         if changed:
-            self._attributes_tell(changed, changed)
+            self._on_attributes_changed(changed)
         if deleted:
-            self._attributes_tell({"deleted": deleted}, deleted)
+            self._on_attributes_changed({"deleted": deleted})
+
+    def _attributes_keep(self, values, deleted):
+        """What stands in `shared` before the server's first value is the default."""
+        shared, defaults = self._attributes_shared, self._attributes_defaults
+        for key in values:
+            defaults.setdefault(key, shared.get(key))
+        shared.update(values)
+        for key in deleted:
+            if key in defaults:
+                shared[key] = defaults.pop(key)
+                if shared[key] is None:
+                    del shared[key]
 
     # --- client: rpc ---------------------------------------------------------------------------
     # Server-side RPC: the server calls, we reply under the same number. The server pushes what is
@@ -1988,22 +1949,7 @@ class TBDeviceMqttClient:
         if params is not None:
             params = _check_value("params", params)
         body = _json({"method": method, "params": params})
-        request_id = self._ask(_RPC_REQUEST, body, callback, timeout)
-        self._outbox_try()
-        return request_id
-
-    def _on_rpc_response(self, request_id, result):
-        request_id = int(request_id)
-        callback = self._answered(_RPC_REQUEST, request_id)
-        if callback is not None:
-            self._call(callback, (request_id, result, None))
-
-    _INBOUND = (  # topic, longest first; decoder (None: leave bytes); method
-        (_ATTRIBUTES_RESPONSE, loads, _on_attributes_response),
-        (_ATTRIBUTES, loads, _on_attributes_changed),
-        (_RPC_REQUEST, None, _on_rpc_request),
-        (_RPC_RESPONSE, loads, _on_rpc_response),
-    )
+        return self._ask(_RPC_REQUEST, body, callback, timeout)
 
     # --- client: claim -------------------------------------------------------------------------
 
