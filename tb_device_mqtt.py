@@ -1328,11 +1328,10 @@ class TBDeviceMqttClient:
         if reason is not None:
             self._link_error(reason)
         if state == _ONLINE:
-            self._rpc_forget(False)
+            self._rpc_forget(0)
             self._events.append((self._attributes_read, ()))
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
-            self._rpc_forget(True)
             self._outbox_rewind(previous == _ONLINE)
             self._requests_interrupt(state)
             if previous == _ONLINE:
@@ -1400,7 +1399,7 @@ class TBDeviceMqttClient:
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:
                 raise ValueError("nobody asked for it")
-        except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # no handler's
+        except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
@@ -1851,9 +1850,7 @@ class TBDeviceMqttClient:
         if self._rpc_is_repeated(request_id, payload):
             return
         request = _object(loads(payload))
-        method = request.get("method")
-        if not isinstance(method, str):
-            raise ValueError("no method")
+        method = request["method"]
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
         elif self._rpc_handler is not None:
@@ -1862,22 +1859,11 @@ class TBDeviceMqttClient:
                 return  # it sends its own reply
         else:
             result = LookupError("unknown method: %s" % method)
-        self._rpc_reply(request_id, self._rpc_result(result))
-
-    def _rpc_result(self, result):
-        """JSON text of what a handler returned, or of what it raised."""
         if not isinstance(result, Exception):
-            try:
-                return self._rpc_text(result)
-            except (TypeError, ValueError, RuntimeError) as error:  # the last: pystack exhausted
-                self._link_error(error)
-                result = error
-        return _json({"error": str(result)[:_BUFFER_BYTES] or type(result).__name__})
-
-    def _rpc_text(self, response):
-        text = _json(None if response is None else _check_value("response", response))
-        _check_size("response", text, self._message_limit())
-        return text
+            result = self._call(self.send_rpc_reply, (request_id, result))
+        if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
+            error = str(result)[:_BUFFER_BYTES] or type(result).__name__
+            self.send_rpc_reply(request_id, {"error": error})
 
     def send_rpc_reply(self, request_id: Union[int, str], response: Any) -> int:
         """Answer a server-side RPC.
@@ -1886,9 +1872,9 @@ class TBDeviceMqttClient:
         :param response: anything that JSON can say
         :return: message id
         """
-        return self._rpc_reply(int(request_id), self._rpc_text(response))
-
-    def _rpc_reply(self, request_id, payload):
+        request_id = int(request_id)
+        payload = _json(None if response is None else _check_value("response", response))
+        _check_size("response", payload, self._message_limit())
         reply = _Message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
         self._outbox_put(reply)
         for remembered in self._rpc_memory:
@@ -1900,7 +1886,7 @@ class TBDeviceMqttClient:
     def _rpc_is_repeated(self, request_id, payload):
         """Whether this very request was executed before; its reply, if known, is sent again."""
         checksum = crc32(payload)
-        self._rpc_forget(True)
+        self._rpc_forget(_RPC_MEMORY)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id and remembered[1] == checksum:
                 self.stats["rpc_repeated"] += 1
@@ -1911,22 +1897,19 @@ class TBDeviceMqttClient:
         del self._rpc_memory[:-_MAX_MESSAGES]
         return False
 
-    def _rpc_forget(self, is_online):
-        """Numbers begin again at 0 when the server restarts: an old request may be a new one.
+    def _rpc_forget(self, count):
+        """Forget what was answered long ago or isn't among the last *count* requests.
 
-        After an outage of any length the same request may come again: its time counts from then.
+        The server knows of an answer that it has acknowledged: no such request comes again after
+        a reconnect, and numbers begin again at 0 when the server restarts. Without an answer the
+        same request may come again after an outage of any length: its time counts from then.
         """
         now_ms = _now_ms()
-        kept = []
-        for count, remembered in enumerate(self._rpc_memory):
-            is_delivered = remembered[2] not in self._outbox
-            if not (is_online and is_delivered):
+        for remembered in list(self._rpc_memory):
+            if remembered[2] is None or remembered[2] in self._outbox:
                 remembered[3] = now_ms
-            is_kept = not is_delivered or remembered[2] is None
-            is_kept = is_kept or count >= len(self._rpc_memory) - _RPC_MEMORY
-            if is_kept and now_ms - remembered[3] < _RPC_MEMORY_MS:
-                kept.append(remembered)
-        self._rpc_memory = kept
+            elif len(self._rpc_memory) > count or now_ms - remembered[3] >= _RPC_MEMORY_MS:
+                self._rpc_memory.remove(remembered)
 
     def send_rpc_call(
         self,

@@ -509,6 +509,18 @@ def test_after_a_server_restart_the_same_number_with_another_payload_is_executed
     assert [request_id for request_id, _ in handler.calls] == [0, 0, 1]
 
 
+def test_after_a_server_restart_the_same_number_and_payload_is_executed(server, client, device):
+    handler = Notes("ok")
+    listen(client, device, handler)
+    call(client, device, "toggle")
+    assert client.flush(5)
+    server.restart_actors()
+    lose(client, device)
+    run_until(client, lambda: REQUESTS in device.subscriptions)
+    assert call(client, device, "toggle") == "ok"
+    assert [request_id for request_id, _ in handler.calls] == [0, 0]
+
+
 def test_after_five_minutes_the_same_number_and_payload_is_a_new_request(
     server, client, device, monkeypatch
 ):
