@@ -1163,7 +1163,6 @@ class TBDeviceMqttClient:
             self._link.credential = "username" if username else "tls" if tls else "client_id"
 
         self._events = []  # (handler, arguments) in the order they came; None: a message
-        self._waiting = 0  # messages among them; when too many, the link reads no more
         self._is_delivering = False
         self._plain: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
 
@@ -1340,8 +1339,10 @@ class TBDeviceMqttClient:
 
     def _link_message(self, topic, payload):
         self._events.append((None, (topic, payload)))
-        self._waiting += 1
-        self._link.paused = self._waiting >= _MAX_MESSAGES
+        messages = 0
+        for handler, _ in self._events:
+            messages += handler is None
+        self._link.paused = messages >= _MAX_MESSAGES
 
     def _link_error(self, error):
         self.last_error = error
@@ -1366,8 +1367,7 @@ class TBDeviceMqttClient:
                 if handler is not None:
                     self._call(handler, arguments)
                 else:
-                    self._waiting -= 1
-                    self._link.paused = self._waiting >= _MAX_MESSAGES
+                    self._link.paused = False  # there is room for one again
                     self._dispatch(*arguments)
                     handled += 1
         finally:
