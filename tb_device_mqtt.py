@@ -212,7 +212,7 @@ def _check_name(kind, name, without=""):
         raise ValueError("%s %r: 1 to %d characters" % (kind, name[:32], _MAX_NAME_CHARS))
     for character in without:
         if character in name:
-            raise ValueError("%s %r: without %r" % (kind, name, character))
+            raise ValueError("%s %r: no %r" % (kind, name, character))
 
 
 def _check_value(key, value, depth=0):
@@ -245,7 +245,7 @@ def _check_values(values, left_out):
     if not isinstance(values, dict):
         raise TypeError("%r is no dict" % (values,))
     if not values:
-        raise ValueError("%r: nothing to send" % (values,))
+        raise ValueError("%r is empty" % (values,))
     checked = {}
     for key in values:
         try:
@@ -280,7 +280,7 @@ def _check_time(data):
         return None
     ts = data["ts"]
     if isinstance(ts, bool) or not isinstance(ts, int):
-        raise TypeError("'ts' %r: milliseconds since 1970" % (ts,))
+        raise TypeError("'ts' %r: ms since 1970" % (ts,))
     if len(data) > 2:
         raise ValueError("%r: 'ts' and 'values' only" % (list(data),))
     return ts
@@ -294,7 +294,7 @@ def _telemetry(data, limit, left_out=None):
     if not isinstance(data, (list, tuple)):
         data = (data,)
     elif not data:
-        raise ValueError("%r: nothing to send" % (data,))  # and the server never acknowledges it
+        raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
     messages, room = [], 0
     for values in data:
         ts = _check_time(values)
@@ -685,7 +685,7 @@ class _Link:
 
     def _expect(self, name, since, limit):
         if ticks_diff(ticks_ms(), since) > limit:
-            raise TBTimeoutError("no %s within %g s" % (name, limit / 1000))
+            raise TBTimeoutError("no %s in %g s" % (name, limit / 1000))
 
     def _line_error(self, error):
         """What a socket raised, or None if it was closed, as a reason for the user."""
@@ -696,7 +696,7 @@ class _Link:
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
         elif self._attempts > 2:
-            words += " again and again: are the credentials used twice?"
+            words += " again and again: credentials used twice?"
         return OSError(errno.ENOTCONN, words)
 
     # --- _Link: sending ------------------------------------------------------------------------
@@ -913,7 +913,7 @@ class _Link:
 
     def _throw_away(self, size):
         self._owner.stats["oversize"] += 1
-        self._owner._link_error(TBError("no room for a message of %d bytes" % size))
+        self._owner._link_error(TBError("no room for a message: %d bytes" % size))
 
     def _handle(self, head, body):
         kind = head & 0xF0
@@ -937,7 +937,7 @@ class _Link:
 
     def _fail(self, head):
         words = "is TLS wanted?" if head == 0x15 else "unexpected"
-        raise TBError("protocol: packet of type 0x%02x: %s" % (head, words))
+        raise TBError("protocol: packet 0x%02x: %s" % (head, words))
 
     def _on_connack(self, code):
         if code:
@@ -1113,26 +1113,14 @@ class TBDeviceMqttClient:
     ) -> None:
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
-        self.stats: dict[str, int] = {
-            "connects": 0,  # attempts
-            "sent": 0,  # packets; several readings may travel in one
-            "resent": 0,
-            "acknowledged": 0,  # messages
-            "dropped": 0,
-            "left_out": 0,  # keys, with strict=False
-            "received": 0,
-            "unexpected": 0,  # received, and nobody could use it
-            "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
-            "handler_errors": 0,
-            "rpc_repeated": 0,  # the same request again, answered from memory
-            "refused_subscriptions": 0,
-        }
-        """Counters since the start; the names say what."""
+        self._reset()
         self._quality_of_service = 1
         self._quality_of_service = self._given(quality_of_service)
         self._left_out = None if strict else self._leave_out
         self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
         self._logger = logger
+        self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
+        self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
 
         port = (8883 if tls else 1883) if port is None else port
         port = int(port) if str(port).isdigit() else port
@@ -1162,6 +1150,24 @@ class TBDeviceMqttClient:
         if not access_token:
             self._link.credential = "username" if username else "tls" if tls else "client_id"
 
+    def _reset(self):
+        """Nothing to send, nothing asked for, nobody listens."""
+        self.stats: dict[str, int] = {
+            "connects": 0,  # attempts
+            "sent": 0,  # packets; several readings may travel in one
+            "resent": 0,
+            "acknowledged": 0,  # messages
+            "dropped": 0,
+            "left_out": 0,  # keys, with strict=False
+            "received": 0,
+            "unexpected": 0,  # received, and nobody could use it
+            "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
+            "handler_errors": 0,
+            "rpc_repeated": 0,  # the same request again, answered from memory
+            "refused_subscriptions": 0,
+        }
+        """Counters since the start; the names say what."""
+
         self._events = []  # (handler, arguments) in the order they came; None: a message
         self._is_delivering = False
         self._plain: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
@@ -1170,8 +1176,6 @@ class TBDeviceMqttClient:
         self._outbox_sent = 0  # entries at the front that are in flight
         self._outbox_window = _WINDOW
         self._outbox_bytes = 0
-        self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
-        self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         self._outbox_stamp_ms = 0
         self._outbox_epoch_ms = 0
 
@@ -1249,7 +1253,7 @@ class TBDeviceMqttClient:
                 raise link.error
             if self.connected or link.state == _STOPPED:
                 return self.connected
-        raise TBTimeoutError("no %s within %g s" % ("CONNACK", timeout))
+        raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout))
 
     def disconnect(self) -> None:
         """Say DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
@@ -1398,7 +1402,7 @@ class TBDeviceMqttClient:
             elif topic.startswith(self._topics[_RPC_REQUEST]):
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:
-                raise ValueError("nobody asked for it")
+                raise ValueError("not asked for")
         except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
@@ -1461,7 +1465,7 @@ class TBDeviceMqttClient:
         for topic in list(self._requests):
             request, _, is_call, _ = self._requests[topic]
             if state == _STOPPED or (is_call and request not in self._outbox):
-                self._request_fail(topic, TBError("disconnected before the answer came"))
+                self._request_fail(topic, TBError("disconnected before the answer"))
             else:
                 self._outbox_again(request)
 
