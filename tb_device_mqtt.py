@@ -1338,7 +1338,7 @@ class TBDeviceMqttClient:
             self._outbox_rewind(previous == _ONLINE)
             self._requests_interrupt(state)
             if previous == _ONLINE:
-                self._tell(self.on_disconnect, 0 if state == _STOPPED else 1)
+                self._tell(self.on_disconnect, int(state != _STOPPED))
         self._tell(self.on_state, state, reason)
 
     def _link_message(self, topic, payload):
@@ -1403,7 +1403,7 @@ class TBDeviceMqttClient:
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:
                 raise ValueError("not asked for")
-        except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # no handler's
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
@@ -1753,6 +1753,8 @@ class TBDeviceMqttClient:
         deleted = _object(data).get("deleted")
         if not isinstance(deleted, list) or len(data) > 1:
             deleted = ()  # an attribute of that name
+        for key in deleted:
+            _check_key(key)
         if self._attributes_shared is not None:
             self._attributes_keep({} if deleted else data, deleted)
         told = []  # each callback once
@@ -1770,7 +1772,7 @@ class TBDeviceMqttClient:
 
         From its first use on it is read again after each connect, and what differs reaches the
         attribute subscriptions as if it had been pushed. A default, for as long as the server
-        knows no value: ``client.shared.setdefault("interval", 10)``.
+        knows no value: ``client.shared.setdefault("interval", 10)``, before its first value came.
         """
         if self._attributes_shared is None:
             self._attributes_shared = {}
@@ -1854,7 +1856,8 @@ class TBDeviceMqttClient:
         if self._rpc_is_repeated(request_id, payload):
             return
         request = _object(loads(payload))
-        method = request["method"]
+        method = request.get("method")
+        _check_text("method", method)
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
         elif self._rpc_handler is not None:
