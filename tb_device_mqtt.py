@@ -1754,7 +1754,7 @@ class TBDeviceMqttClient:
         if not isinstance(deleted, list) or len(data) > 1:
             deleted = ()  # an attribute of that name
         for key in deleted:
-            _check_key(key)
+            _check_name("key", key)
         if self._attributes_shared is not None:
             self._attributes_keep({} if deleted else data, deleted)
         told = []  # each callback once
@@ -1857,7 +1857,7 @@ class TBDeviceMqttClient:
             return
         request = _object(loads(payload))
         method = request.get("method")
-        _check_text("method", method)
+        _check_name("method", method)
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
         elif self._rpc_handler is not None:
