@@ -566,7 +566,7 @@ class _Link:
             pass  # not every pool can
         self._socket = socket
         self._watch()
-        self._due = self._look_at = self._since = self._received_at = ticks_ms()
+        self._due = self._look_at = self._since = self._received_at = self._pinged_at = ticks_ms()
         self._write(bytes(self._standin.sent))
         if self._early:
             self._begin()
