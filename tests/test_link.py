@@ -509,10 +509,10 @@ def fail_six_times(world, server):
     world.run_until_state("online", seconds=100)
 
 
-def test_a_puback_alone_does_not_make_the_next_pause_a_short_one(
+def test_after_a_puback_the_next_pause_is_eight_seconds_at_most(
     served, memory_server, memory_device
 ):
-    """It might have been another client with the same token, or a rate limit."""
+    """Not one: it might have been another client with the same token, or a rate limit."""
     fail_six_times(served, memory_server)
     served.client.send_telemetry({"a": 1})
     served.run_until(lambda: served.acknowledged)
@@ -520,7 +520,7 @@ def test_a_puback_alone_does_not_make_the_next_pause_a_short_one(
     served.run_until_state("waiting")
     lost_ms = served.clock.now_ms
     served.run_until_state("online", seconds=70)
-    assert served.clock.now_ms - lost_ms > 10000
+    assert 4000 <= served.clock.now_ms - lost_ms < 8200
 
 
 @pytest.mark.parametrize("before_wrap_s", (-100, 10, 40, 60, 75))
