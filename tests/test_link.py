@@ -321,7 +321,7 @@ def test_a_server_that_closes_instead_of_connack_is_told_in_words(served, memory
 
 def test_a_server_that_never_answers_connect_is_given_up_after_ten_seconds(served, memory_server):
     memory_server.faults.connack = "silence"
-    with pytest.raises(TBTimeoutError, match="CONNACK within 10 s"):
+    with pytest.raises(TBTimeoutError, match="CONNACK in 10 s"):
         served.client.connect(timeout=20)
     assert served.client.state == "waiting"
     assert 10000 <= served.clock.now_ms <= 10500
@@ -329,7 +329,7 @@ def test_a_server_that_never_answers_connect_is_given_up_after_ten_seconds(serve
 
 def test_connect_gives_up_waiting_before_that_and_the_client_goes_on(served, memory_server):
     memory_server.faults.connack = "silence"
-    with pytest.raises(TBTimeoutError, match="within 2 s"):
+    with pytest.raises(TBTimeoutError, match="in 2 s"):
         served.client.connect(timeout=2)
     assert 2000 <= served.clock.now_ms <= 2100
     memory_server.faults.connack = None
@@ -488,7 +488,7 @@ def test_a_server_that_throws_us_out_again_and_again_gets_growing_pauses(
     served.run_until(lambda: memory_device.connects == 6, seconds=60)
     assert "twice" in str(served.client.last_error)
     gaps = gaps_of(served.times_of("connecting"))
-    assert gaps == sorted(gaps) and gaps[-1] > 4 * gaps[0], gaps
+    assert gaps == sorted(gaps) and gaps[-1] > 3 * gaps[0], gaps
 
 
 def check_soon_back(world, device):
