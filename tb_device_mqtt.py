@@ -1091,6 +1091,8 @@ class TBDeviceMqttClient:
     """
     last_error: Optional[Exception] = None
     """The last exception of the connection, the server or a handler."""
+    stats: "dict[str, int]"
+    """Counters since the start; the names say what."""
 
     def __init__(
         self,
@@ -1154,7 +1156,7 @@ class TBDeviceMqttClient:
 
     def _reset(self):
         """Nothing to send, nothing asked for, nobody listens."""
-        self.stats: dict[str, int] = {
+        self.stats = {
             "connects": 0,  # attempts
             "sent": 0,  # packets; several readings may travel in one
             "resent": 0,
@@ -1168,7 +1170,6 @@ class TBDeviceMqttClient:
             "rpc_repeated": 0,  # the same request again, answered from memory
             "refused_subscriptions": 0,
         }
-        """Counters since the start; the names say what."""
 
         self._events = []  # (handler, arguments) in the order they came; None: a message
         self._is_delivering = False
