@@ -990,7 +990,6 @@ class _Message:
     def __init__(self, topic, payload, flags=_QOS_1, captured_ms=None):
         self.topic = topic
         self.payload = payload
-        self.size = len(payload) + _OVERHEAD_BYTES
         self.flags = flags
         self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
         self.id = 0  # given with a place in the queue
@@ -1500,7 +1499,7 @@ class TBDeviceMqttClient:
         message.id = self._last_id
         message.is_late = not self._outbox_has_room()
         self._outbox.append(message)
-        self._outbox_bytes += message.size
+        self._outbox_bytes += len(message.payload) + _OVERHEAD_BYTES
         while (
             len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
         ):
@@ -1520,7 +1519,7 @@ class TBDeviceMqttClient:
     def _outbox_end(self, message, callback, *args):
         """Take *message* out, and have the callback of its end called."""
         self._outbox.remove(message)
-        self._outbox_bytes -= message.size
+        self._outbox_bytes -= len(message.payload) + _OVERHEAD_BYTES
         if len(self._events) < _MAX_EVENTS + self._outbox_max_size:  # or nobody polls
             self._tell(callback, message.topic, message.id, *args)
 
