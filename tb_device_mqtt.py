@@ -129,7 +129,6 @@ _ACK_TIMEOUT_MS = const(20000)
 _PING_TIMEOUT_MS = const(10000)
 _BACKOFF_MAX_MS = const(60000)
 _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in any case
-_BACKOFF_USED = const(3)  # what counts of them once a message was acknowledged: 8 s at most
 _SETTLED_MS = const(10000)  # online for so long: the attempts before count no more
 _RADIO_MS = const(500)
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
@@ -508,7 +507,7 @@ class _Link:
         self._more = False
         self._fault = None
         self._awaited = {}  # packet id -> topics of a SUBSCRIBE
-        self._is_open = self._is_pinged = self._is_early_awaited = False
+        self._is_open = self._is_pinged = self._is_early_awaited = self._is_used = False
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -607,8 +606,10 @@ class _Link:
         if self._is_early_awaited:
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
         self.error = reason
-        # Acknowledged or not, it did not last: two clients on one token throw each other out, which
-        # must not become a race.
+        if self._is_used and self._awaited:
+            self._attempts = 0  # cut in the middle of messages that pass
+        # Otherwise it did not last: two clients on one token throw each other out, which must not
+        # become a race.
         pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << self._attempts)
         self._attempts = min(self._attempts + 1, _BACKOFF_LAST)
         self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
@@ -973,7 +974,7 @@ class _Link:
         self._acked_at = ticks_ms()
         self._is_early_awaited = False
         if kind == _PUBACK:
-            self._attempts = min(self._attempts, _BACKOFF_USED)
+            self._is_used = True
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
             if code > 2:

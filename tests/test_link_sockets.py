@@ -288,7 +288,7 @@ def test_nothing_is_lost_on_a_link_that_is_cut_again_and_again(
     pool = pool_class()
     acknowledged, sent = [], []
     with online_client(proxy, socket_pool=pool, queue_size=200, queue_bytes=100000) as client:
-        client._link.backoff_ms = 0
+        client._link.backoff_ms = 1
         client.on_publish = lambda _client, _data, _topic, number: acknowledged.append(number)
         trouble = Trouble(proxy, seed=total, every=total // 40 if total > 1000 else total // 5)
 
