@@ -1908,17 +1908,18 @@ class TBDeviceMqttClient:
         return False
 
     def _rpc_forget(self, count):
-        """Forget what was answered long ago or isn't among the last *count* requests.
+        """Forget what came long ago, or was answered and isn't among the last *count* requests.
 
         The server knows of an answer that it has acknowledged: no such request comes again after
-        a reconnect, and numbers begin again at 0 when the server restarts. Without an answer the
-        same request may come again after an outage of any length: its time counts from then.
+        a reconnect (*count* 0), and numbers begin again at 0 when the server restarts. Any other
+        may come again after an outage of any length: its time counts from then.
         """
         now_ms = _now_ms()
         for remembered in list(self._rpc_memory):
-            if remembered[2] is None or remembered[2] in self._outbox:
+            _, _, reply, since_ms = remembered
+            if reply in self._outbox or not (reply or count):
                 remembered[3] = now_ms
-            elif len(self._rpc_memory) > count or now_ms - remembered[3] >= _RPC_MEMORY_MS:
+            elif now_ms - since_ms >= _RPC_MEMORY_MS or (reply and len(self._rpc_memory) > count):
                 self._rpc_memory.remove(remembered)
 
     def send_rpc_call(

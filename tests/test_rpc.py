@@ -538,6 +538,24 @@ def test_after_five_minutes_the_same_number_and_payload_is_a_new_request(
     run_until(client, lambda: len(handler.calls) == 2)
 
 
+def test_five_minutes_later_what_was_never_answered_is_a_new_request(
+    server, client, device, monkeypatch
+):
+    clock = Clock(monkeypatch)
+    handler = Notes()
+    listen(client, device, handler)
+    device.push_rpc("ring", request_id=0)
+    run_until(client, lambda: handler.calls)
+    server.restart_actors()
+    lose(client, device)
+    run_until(client, lambda: REQUESTS in device.subscriptions)
+    device.push_rpc("ring", request_id=0)
+    run_until(client, lambda: client.stats["rpc_repeated"] == 1)
+    clock.skip(FIVE_MINUTES_S)
+    device.push_rpc("ring", request_id=0)
+    run_until(client, lambda: len(handler.calls) == 2)
+
+
 def test_a_later_reply_to_a_number_in_new_use_is_the_one_that_is_repeated(server, client, device):
     handler = Notes("first")
     listen(client, device, handler)
