@@ -1526,6 +1526,7 @@ class TBDeviceMqttClient:
 
     def _outbox_drop(self, message, reason):
         self.stats["dropped"] += 1
+        message.packet_id = 0  # as if it had never left
         self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
         self._outbox_end(message, self.on_drop, message.payload, reason)
 
@@ -1917,9 +1918,10 @@ class TBDeviceMqttClient:
         now_ms = _now_ms()
         for remembered in list(self._rpc_memory):
             _, _, reply, since_ms = remembered
-            if reply in self._outbox or not (reply or count):
+            is_told = reply and reply.packet_id
+            if reply in self._outbox or not (is_told or count):
                 remembered[3] = now_ms
-            elif now_ms - since_ms >= _RPC_MEMORY_MS or (reply and len(self._rpc_memory) > count):
+            elif now_ms - since_ms >= _RPC_MEMORY_MS or (is_told and len(self._rpc_memory) > count):
                 self._rpc_memory.remove(remembered)
 
     def send_rpc_call(

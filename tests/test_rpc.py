@@ -556,6 +556,19 @@ def test_five_minutes_later_what_was_never_answered_is_a_new_request(
     run_until(client, lambda: len(handler.calls) == 2)
 
 
+def test_a_request_whose_reply_was_dropped_is_not_executed_twice(server, client, device):
+    handler = Notes("ok")
+    listen(client, device, handler)
+    client._outbox_max_size = 1
+    server.faults.drop_on = "PUBLISH"
+    reply = device.call_rpc("method", 1, timeout=60)
+    run_until(client, lambda: not client.connected)
+    client.publish("topic", "drops the reply")
+    assert client.stats["dropped"] == 1
+    run_until(client, reply.done)
+    assert len(handler.calls) == 1
+
+
 def test_a_later_reply_to_a_number_in_new_use_is_the_one_that_is_repeated(server, client, device):
     handler = Notes("first")
     listen(client, device, handler)
