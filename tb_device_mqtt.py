@@ -1789,9 +1789,9 @@ class TBDeviceMqttClient:
         """Ask for all attributes, for those who use `shared`."""
         if self._attributes_shared is None or not self.connected:
             return
-        for request, _, _, _ in self._requests.values():
-            if request.payload == _EVERYTHING:
-                return  # asked already, and asked again with the others
+        for request, callback, _, _ in self._requests.values():
+            if callback is None and request.payload == _EVERYTHING:
+                return  # asked already, and asked again until the answer comes
         self.request_attributes()
 
     def _attributes_compare(self, values, is_all):

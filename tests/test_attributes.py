@@ -948,6 +948,22 @@ def test_shared_is_asked_for_again_when_no_answer_came(server, offline, known):
     run_until(offline, lambda: offline.shared["mode"] == "auto")
 
 
+def test_shared_is_read_after_a_reconnect_though_another_question_gets_no_answer(
+    server, client, known
+):
+    shared = client.shared
+    run_until(client, lambda: "mode" in shared)
+    server.faults.response_delay = 0.3
+    notes = Notes()
+    client.request_attributes(callback=notes, timeout=0.2)
+    assert client.flush(5)
+    lose(client, known)
+    known.push_attributes({"mode": "changed while offline"})
+    run_until(client, lambda: notes.calls)
+    assert isinstance(notes.calls[0][1], TBTimeoutError)
+    run_until(client, lambda: shared["mode"] == "changed while offline")
+
+
 def test_shared_learns_from_the_answer_to_a_request_too(server, offline, known):
     offline.shared.setdefault("mode", 0)
     offline.connect()
