@@ -1429,10 +1429,9 @@ class TBDeviceMqttClient:
             timeout = self.request_timeout
         limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
         self._listen(name + 1)  # where its answers come
-        request = _Message(self._topics[name], body)
+        number = str(self._last_id + 1)
+        request = _Message(self._topics[name] + number, body)
         self._outbox_put(request)
-        number = str(request.id)
-        request.topic += number
         first = (request.id,) if name == _RPC_REQUEST else ()  # what the callback gets before all
         deadline = ticks_add(ticks_ms(), limit_ms)
         self._requests[self._topics[name + 1] + number] = (request, callback, first, deadline)

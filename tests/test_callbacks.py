@@ -6,6 +6,7 @@ import pytest
 
 from clients import (
     ATTRIBUTES,
+    ATTRIBUTES_REQUEST,
     TELEMETRY,
     LogNotes,
     Notes,
@@ -188,6 +189,16 @@ def test_on_drop_gets_what_will_not_be_sent_and_why(server, device):
     assert (told, told_data, topic, message_id) == (client, data, TELEMETRY, ids[0])
     assert payload == b'{"a":0}'
     assert "full" in reason
+
+
+def test_on_drop_tells_the_number_of_a_request_for_which_there_was_no_room(server, device):
+    with online_client(server, queue_size=1) as client:
+        (dropped,) = notes_of(client, "on_drop")
+        server.faults.mute_puback = True
+        client.send_telemetry({"a": 1})
+        request_id = client.request_attributes("a")
+        client.check_for_msg()
+    assert dropped.calls[0][2] == ATTRIBUTES_REQUEST + str(request_id)
 
 
 def test_idle_is_called_while_the_client_waits(server, offline, device):
