@@ -117,6 +117,7 @@ _MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is 
 _MAX_EVENTS = const(64)  # calls of handlers that wait, beside one for each queued message
 _MAX_UNSENT = const(4)  # packets that wait for the socket
 _WORK_PER_POLL = const(8)  # packets or reads
+_MAX_ID = const(0x3FFFFFFF)  # ThingsBoard takes 31 bits; a multiple of 0x7FFF packet ids
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
 _MAX_NAME_CHARS = const(255)  # of keys: KvUtils.java; of host names: DNS; enough for topics
 _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
@@ -1495,8 +1496,7 @@ class TBDeviceMqttClient:
 
     def _outbox_put(self, message):
         _check_size(message.topic, message.payload, self._message_limit())
-        self._last_id += 1
-        message.id = self._last_id
+        message.id = self._last_id = self._last_id % _MAX_ID + 1
         message.is_late = not self._outbox_has_room()
         self._outbox.append(message)
         self._outbox_bytes += len(message.payload) + _OVERHEAD_BYTES

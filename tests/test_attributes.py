@@ -384,6 +384,19 @@ def test_an_answer_to_a_call_does_not_answer_a_request_of_the_same_number(server
     assert client.stats["unexpected"] == 1
 
 
+@pytest.mark.parametrize("last_id", [(1 << 30) - 3, (1 << 31) - 3])
+def test_the_server_takes_the_numbers_of_a_client_that_has_run_for_years(client, known, last_id):
+    client._last_id = last_id
+    answered = Notes()
+    for _ in range(3):
+        client.send_attributes({"a": 1})
+        client.request_attributes(shared_keys="mode", callback=answered)
+    run_until(client, lambda: len(answered.calls) == 3)
+    assert client.flush(5)
+    assert client.stats["acknowledged"] == 6
+    assert client.stats["connects"] == 1
+
+
 def test_disconnect_tells_the_callback_an_error_that_is_no_timeout(server, client, device):
     server.faults.response_delay = 60
     answered = Notes()
