@@ -1402,7 +1402,7 @@ class TBDeviceMqttClient:
             if topic in self._requests:
                 self._on_answer(topic, loads(payload))
             elif topic == self._topics[_ATTRIBUTES]:
-                self._on_attributes_changed(loads(payload))
+                self._on_attributes_changed(loads(payload), None)
             elif topic.startswith(self._topics[_RPC_REQUEST]):
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:
@@ -1752,12 +1752,14 @@ class TBDeviceMqttClient:
         """Forget all attribute subscriptions."""
         self.unsubscribe_from_attribute("*")
 
-    def _on_attributes_changed(self, data):
-        deleted = _object(data).get("deleted")
-        if not isinstance(deleted, list) or len(data) > 1:
-            deleted = ()  # an attribute of that name
-        for key in deleted:
-            _check_name("key", key)
+    def _on_attributes_changed(self, data, deleted):
+        """*deleted*: the keys that are gone; None: *data* was pushed and says so itself."""
+        if deleted is None:
+            deleted = _object(data).get("deleted")
+            if not isinstance(deleted, list) or len(data) > 1:
+                deleted = ()  # an attribute of that name
+            for key in deleted:
+                _check_name("key", key)
         if self._attributes_shared is not None:
             self._attributes_keep({} if deleted else data, deleted)
         told = []  # each callback once
@@ -1803,9 +1805,9 @@ class TBDeviceMqttClient:
             if is_all and key not in values:
                 deleted.append(key)
         if changed:
-            self._on_attributes_changed(changed)
+            self._on_attributes_changed(changed, ())
         if deleted:
-            self._on_attributes_changed({"deleted": deleted})
+            self._on_attributes_changed({"deleted": deleted}, deleted)
 
     def _attributes_keep(self, values, deleted):
         """What stands in `shared` before the server's first value is the default."""

@@ -987,6 +987,16 @@ def test_shared_learns_from_the_answer_to_a_request_too(server, offline, known):
     assert offline.shared["mode"] == "changed silently"
 
 
+@pytest.mark.parametrize("value", [["mode"], [1, 2]])
+def test_an_attribute_of_the_name_deleted_deletes_nothing(server, client, known, value):
+    shared = client.shared
+    run_until(client, lambda: "mode" in shared)
+    with server.lock:
+        known._record.shared_attributes["deleted"] = value
+    assert ask(client, None, None)[1] is None
+    assert shared == known.shared_attributes
+
+
 def test_without_shared_nobody_asks_at_connect(client, known):
     client.subscribe_to_all_attributes(Notes())
     lose(client, known)
