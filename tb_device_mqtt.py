@@ -1452,9 +1452,10 @@ class TBDeviceMqttClient:
         request, callback, first, _ = self._requests.pop(topic)
         if request in self._outbox[self._outbox_sent :]:
             self._outbox_end(request, None)  # nobody wants to know any more
-        if callback is None:
+        if request.payload == _EVERYTHING and callback is None:
             callback = self._attributes_read
-        self._events.append((callback, first + (None, error)))
+        if callback is not None:
+            self._events.append((callback, first + (None, error)))
 
     def _requests_expire(self):
         now = ticks_ms()

@@ -997,6 +997,14 @@ def test_an_attribute_of_the_name_deleted_deletes_nothing(server, client, known,
     assert shared == known.shared_attributes
 
 
+def test_shared_is_not_read_again_for_a_call_without_answer(server, client, known):
+    shared = client.shared
+    run_until(client, lambda: "mode" in shared)
+    client.send_rpc_call("method", timeout=0)
+    run_for(client, SOON_S)
+    assert len(payloads(known, ATTRIBUTES_REQUEST)) == 1
+
+
 def test_without_shared_nobody_asks_at_connect(client, known):
     client.subscribe_to_all_attributes(Notes())
     lose(client, known)
