@@ -680,8 +680,10 @@ class _Link:
             if self._is_pinged:
                 self._expect("PINGRESP", self._pinged_at, self._ping_timeout_ms)
         # Half the interval without a byte from one side: ask, and show that we are there.
-        silent_ms = max(ticks_diff(now, self._sent_at), ticks_diff(now, self._received_at))
-        if silent_ms >= self._quiet_ms > 0 and not (self._is_pinged or self.unsent):
+        silent_ms = ticks_diff(now, self._sent_at)
+        if not self._is_pinged:
+            silent_ms = max(silent_ms, ticks_diff(now, self._received_at))
+        if silent_ms >= self._quiet_ms > 0 and not self.unsent:
             self._pinged_at = now
             self._is_pinged = True
             self._write(_packet(_PINGREQ))
