@@ -505,10 +505,11 @@ class _Link:
         self.unsent = []  # packets, as views: of the first what has not gone yet
         self._buffer = self._own_buffer
         self._filled = self._skip = 0  # bytes
+        self._early_id = 0  # of the first packet that went out before CONNACK, if it is awaited
         self._more = False
         self._fault = None
         self._awaited = {}  # packet id -> topics of a SUBSCRIBE
-        self._is_open = self._is_pinged = self._is_early_awaited = self._is_used = False
+        self._is_open = self._is_pinged = self._is_used = False
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -604,7 +605,7 @@ class _Link:
 
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one."""
-        if self._is_early_awaited:
+        if self._early_id:
             self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
         self.error = reason
         if self._is_used and self._awaited:
@@ -760,8 +761,8 @@ class _Link:
         if not self._awaited:
             self._acked_at = ticks_ms()
         self._awaited[packet_id] = topics
-        if self.state == _CONNECTING:
-            self._is_early_awaited = True
+        if self.state == _CONNECTING and not self._early_id:
+            self._early_id = packet_id
 
     def _call(self, method, *args):
         """Have MQTT send, see `_poll_mqtt`. Public methods raise no network error."""
@@ -974,8 +975,10 @@ class _Link:
         topics = self._awaited.pop(packet_id, None)
         if topics is None:
             return
-        self._acked_at = ticks_ms()
-        self._is_early_awaited = False
+        if packet_id == self._early_id:
+            self._early_id = 0
+        if not self._early_id:  # else it may be forgotten, whatever came later
+            self._acked_at = ticks_ms()
         if kind == _PUBACK:
             self._is_used = True
             self._owner._link_acknowledged(packet_id)

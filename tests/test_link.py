@@ -253,6 +253,20 @@ def test_a_server_that_forgets_what_came_before_connack_gets_it_after(served, me
     )
 
 
+def test_acknowledgements_of_what_came_later_do_not_hide_what_was_forgotten(served, memory_server):
+    """Or a client that sends all the time is deaf for ever."""
+    memory_server.faults.ignore_before_connack = True
+    memory_server.faults.connack_delay = 0.1
+    served.listen("v1/devices/me/attributes")
+    served.client.connect()
+    for _ in range(12):
+        served.client.send_telemetry({"a": 1})
+        served.run(5)
+    assert len(served.acknowledged) == 12
+    subscribed = [name for _, _, name in memory_server.board.packets if name == "SUBACK"]
+    assert len(subscribed) == 1
+
+
 def test_everything_is_subscribed_again_although_the_server_says_session_present(
     served, memory_server, memory_device
 ):
