@@ -1418,7 +1418,10 @@ class TBDeviceMqttClient:
 
     def _log(self, message, *args):
         if self._logger is not None:
-            self._logger.warning(message, *args)
+            try:
+                self._logger.warning(message, *args)
+            except Exception:  # its disk is full, for example
+                self.stats["handler_errors"] += 1
 
     # --- client: requests ----------------------------------------------------------------------
     # A question goes out through the outbox; its answer comes to a topic that has its number. The

@@ -758,6 +758,23 @@ def test_a_handler_that_raises_is_counted_and_the_next_message_comes(world):
     assert world.client.connected
 
 
+def test_a_logger_that_raises_is_counted_and_the_client_goes_on(clock):
+    class FullDisk:
+        def warning(self, *_message):
+            raise OSError(errno.ENOSPC, "no space left")
+
+    world = World(clock, logger=FullDisk())
+    world.listen()
+    world.go_online()
+    world.socket.feed(mqtt.publish("a/b", b"x" * 20000))
+    world.settle()
+    assert world.client.connected
+    world.socket.end()
+    world.run_until_state("waiting")
+    assert world.client.stats["handler_errors"] == 2
+    world.go_online()
+
+
 def test_a_handler_may_disconnect(world):
     world.client.subscribe("a/b", lambda *_: world.client.disconnect())
     world.go_online()
