@@ -363,7 +363,7 @@ def _check_payload(payload):
 # without waiting. From then on the real socket is the link's. No private member is touched.
 
 
-# What the networks of boards raise while they connect.
+# What the networks of boards raise while they connect, and MQTT classes while they send.
 _ATTEMPT_ERRORS = (OSError, RuntimeError, MemoryError, ValueError, MMQTTException)
 
 
@@ -767,9 +767,9 @@ class _Link:
     def _call(self, method, *args):
         """Have MQTT send, see `_poll_mqtt`. Public methods raise no network error."""
         try:
-            self._try(method, *args)
-        except OSError as error:
-            self._fault = error
+            method(*args)
+        except _ATTEMPT_ERRORS as error:
+            self._fault = OSError(errno.ENOTCONN, str(error))
 
     def _write(self, packet):
         if not self.unsent:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """An MQTT class that keeps its socket to itself: a double, or a MiniMQTT that was rewritten."""
 
+import errno
 import json
 
 import pytest
@@ -201,8 +202,17 @@ def test_a_long_message_arrives_whole(client, mqtt):
     assert received.calls == [("t", b"x" * 5000), ("t", b"y")]
 
 
-@pytest.mark.parametrize("failure", (OSError(104, "reset"), MMQTTException("no answer")))
-@pytest.mark.parametrize("method", ("publish", "loop"))
+NO_MEMORY = OSError(errno.ENOMEM, "no buffer")
+FAILURES = [
+    (method, failure)
+    for failure in (OSError(104, "reset"), MMQTTException("no answer"))
+    for method in ("publish", "loop")
+]
+
+
+@pytest.mark.parametrize(
+    "method, failure", [*FAILURES, ("publish", NO_MEMORY), ("publish", ValueError("size"))]
+)
 def test_what_it_raises_costs_the_connection_and_nothing_is_lost(client, mqtt, method, failure):
     states = Notes()
     client.on_state = states
