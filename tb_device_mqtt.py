@@ -501,7 +501,7 @@ class _Link:
     def _reset(self):
         """Forget the connection, keep the topics."""
         self._socket = None
-        self._ready = None  # no poller: Espressif's select can't bear a closed socket
+        self._ready = None
         self.unsent = []  # packets, as views: of the first what has not gone yet
         self._buffer = self._own_buffer
         self._filled = self._skip = 0  # bytes
@@ -595,6 +595,7 @@ class _Link:
             pass
 
     def _close(self, state, reason=None):
+        self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
             self.mqtt.disconnect()
         except _ATTEMPT_ERRORS:

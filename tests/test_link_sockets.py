@@ -491,9 +491,16 @@ def test_once_connected_no_socket_is_given_a_time_to_wait(server, device, pool_c
         assert given[0] == client.connect_timeout
 
 
-def test_a_poller_is_not_asked_for_a_socket_that_is_closed(server, device, monkeypatch):
+@pytest.mark.parametrize("has_memory", (True, False))
+def test_a_poller_is_not_asked_for_a_socket_that_is_closed(server, device, monkeypatch, has_memory):
     """Espressif's select() can't bear it."""
-    asked = []
+    asked, failures = [], [] if has_memory else [MemoryError()]
+    rewind = TBDeviceMqttClient._outbox_rewind
+
+    def rewind_or_fail(self, is_online):
+        if is_online and failures:
+            raise failures.pop()
+        rewind(self, is_online)
 
     class NotingPoll:
         def __init__(self):
@@ -503,19 +510,22 @@ def test_a_poller_is_not_asked_for_a_socket_that_is_closed(server, device, monke
             self._socket = registered
             self._poll.register(registered, events)
 
-        def unregister(self, registered):
-            self._poll.unregister(registered)
-
         def poll(self, timeout):
             asked.append((self._socket, self._socket.is_closed))
             return self._poll.poll(timeout)
 
     real_poll = select.poll
     monkeypatch.setattr(select, "poll", NotingPoll)
+    monkeypatch.setattr(TBDeviceMqttClient, "_outbox_rewind", rewind_or_fail)
+    monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 50)
     with online_client(server, socket_pool=EspressifPool()) as client:
-        device.disconnect()
-        run_until(client, lambda: not client.connected)
-        run_until(client, lambda: client.connected)
+        server.faults.mute_puback = True
+        client.send_attributes({"a": 1})
+        with contextlib.suppress(MemoryError):
+            run_until(client, lambda: not client.connected)
+        server.faults.mute_puback = False
+        assert failures == []
+        run_until(client, lambda: device.connects == 2 and client.flush(1))
         run_for(client, 0.05)
     client.check_for_msg()
     assert len({id(registered) for registered, _ in asked}) == 2
