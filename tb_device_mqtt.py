@@ -669,6 +669,8 @@ class _Link:
 
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)
+        if self._is_airlift and not (self._more or self._is_connected()):
+            raise self._line_error(None)
         if self.unsent:  # TCP's acknowledgements: without them there is no room for more
             self._expect("acknowledgement", self._sent_at, self._ping_timeout_ms)
         if self.state == _CONNECTING:
@@ -854,12 +856,12 @@ class _Link:
         if size > 0:
             self._filled += size
             self._received_at = ticks_ms()
-        elif size == 0 and not (self._is_airlift and self._is_connected()):
+        elif size == 0 and not self._is_airlift:  # to that one it is "nothing yet"
             raise self._line_error(None)
         return size > 0
 
     def _is_connected(self):
-        """ESP32SPI reads 0 bytes where nothing came yet, and this alone knows of an end."""
+        """ESP32SPI shows the end of a connection to nobody who only reads."""
         socket = getattr(self._socket, "_socket", self._socket)
         is_connected = getattr(socket, "_connected", None)
         return not callable(is_connected) or is_connected()

@@ -122,8 +122,7 @@ def test_the_end_of_a_connection_is_noticed_at_once(server, device, pool, rst):
         started = time.monotonic()
         longest_ms = run_until(client, lambda: not client.connected)
         noticed_s = time.monotonic() - started
-        # AirLift shows it to nobody who only reads: it is asked once a second.
-        assert noticed_s < (2 if isinstance(pool, AirLiftPool) else 0.5)
+        assert noticed_s < 0.5
         assert longest_ms < AT_ONCE_MS
         client.send_telemetry({"back": True})
         run_until(client, lambda: client.flush(5))
@@ -640,7 +639,7 @@ def idle_us(client, polls):
 
 @pytest.mark.parametrize(
     "pool_class, gap_s",
-    ((EspressifPool, 1), (PicoPool, 1), (AirLiftPool, 0.02), (WiznetPool, 0.02)),
+    ((EspressifPool, 1), (PicoPool, 1), (AirLiftPool, 0.04), (WiznetPool, 0.04)),
 )
 def test_an_idle_socket_is_seldom_read(server, device, pool_class, gap_s):
     """A look at AirLift or WIZnet costs milliseconds; the others say when there is something."""
@@ -650,3 +649,23 @@ def test_an_idle_socket_is_seldom_read(server, device, pool_class, gap_s):
         receives = pool.sockets[-1].receives
         run_for(client, 0.4)
         assert pool.sockets[-1].receives - receives <= 0.4 / gap_s + 4
+
+
+def test_an_idle_airlift_is_asked_fifty_times_a_second_at_most(server, device, monkeypatch):
+    """How much there is to read, and now and then whether it is still connected."""
+    commands = []
+
+    def count_commands(of_socket, name):
+        def counted(self):
+            commands.append(name)
+            return of_socket(self)
+
+        monkeypatch.setattr(AirLiftPool.socket_class, name, counted)
+
+    for name in ("_available", "_connected"):
+        count_commands(getattr(AirLiftPool.socket_class, name), name)
+    with online_client(server, socket_pool=AirLiftPool()) as client:
+        run_for(client, 0.2)
+        del commands[:]
+        run_for(client, 1)
+        assert len(commands) <= 50
