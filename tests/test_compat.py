@@ -229,6 +229,21 @@ def test_what_it_raises_costs_the_connection_and_nothing_is_lost(client, mqtt, m
     assert client.pending_messages_count == 0
 
 
+def test_after_hours_a_lost_connection_is_soon_back(client, mqtt, monkeypatch):
+    client._link.backoff_ms = 1000
+    now = [tb_device_mqtt.ticks_ms()]
+    monkeypatch.setattr(tb_device_mqtt, "ticks_ms", lambda: now[0] % (1 << 29))
+    for _ in range(6):
+        now[0] += 3600000
+        client.check_for_msg()
+        mqtt.fail("loop", OSError(104, "reset"))
+        client.check_for_msg()
+        assert client.state == "waiting"
+        now[0] += 1100
+        settle(client)
+        assert client.connected
+
+
 def test_an_attempt_that_fails_is_told_and_tried_again(client):
     mqtt = client._link.mqtt
     mqtt.fail("connect", MMQTTException("Connect failure"))
