@@ -872,8 +872,8 @@ class _Link:
         """Deal with one whole packet; False if there is none yet."""
         if self._skip:
             gone = min(self._skip, self._filled)
-            self._skip -= gone
             self._forget(gone)
+            self._skip -= gone
             return gone > 0
         start, size, byte = 1, 0, 128
         while byte > 127:
@@ -887,8 +887,11 @@ class _Link:
         end = start + size
         if end > self._filled:
             return self._take_part(start, end)
-        self._handle(self._buffer[0], self._buffer[start:end])
+        body = self._buffer[start:end]
+        self._skip = end  # never twice, even if there is no memory for the rest
+        self._handle(self._buffer[0], body)
         self._forget(end)
+        self._skip = 0
         return True
 
     def _forget(self, size):

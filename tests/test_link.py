@@ -682,6 +682,27 @@ def test_a_message_above_the_limit_is_drained_reported_and_acknowledged(
     assert world.client.connected
 
 
+def test_a_message_comes_once_although_there_is_no_memory_behind_it(world, monkeypatch):
+    world.listen()
+    world.go_online()
+    world.settle()
+    forget, failures = tb_device_mqtt._Link._forget, [MemoryError(), MemoryError()]
+
+    def fail_or_forget(self, size):
+        if failures:
+            raise failures.pop()
+        forget(self, size)
+
+    monkeypatch.setattr(tb_device_mqtt._Link, "_forget", fail_or_forget)
+    world.socket.feed(mqtt.publish("a/b", b"1", 1, 7) + mqtt.publish("a/b", b"2", 1, 8))
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            world.poll()
+    world.settle()
+    assert world.messages == [("a/b", b"1"), ("a/b", b"2")]
+    assert [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)] == [7, 8]
+
+
 def test_an_announced_size_takes_no_memory_before_it_comes(world):
     world.listen()
     world.go_online()
