@@ -1424,12 +1424,11 @@ class TBDeviceMqttClient:
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
-    def _log(self, message, *args):
-        if self._logger is not None:
-            try:
-                self._logger.warning(message, *args)
-            except Exception:  # its disk is full, for example
-                self.stats["handler_errors"] += 1
+    def _log(self, *message):
+        logger, self._logger = self._logger, None  # it is not told what it raises itself
+        if logger is not None:
+            self._call(logger.warning, message)
+            self._logger = logger
 
     # --- client: requests ----------------------------------------------------------------------
     # A question goes out through the outbox; its answer comes to a topic that has its number. The
