@@ -20,7 +20,7 @@ _READING = {"temperature": 21.5}
 _READINGS = [{"ts": 1700000000000, "values": {"place": {"at": [51.5, 7.4]}}}]
 _PUSH = ("attributes", {"interval": 5})
 _ANSWER = ("attributes/response/1", {"shared": {"interval": 5}})
-_SHARED = ("attributes/response/1", {"shared": {"interval": 5}})
+_SHARED = ("attributes/response/2", {"shared": {"interval": 5}})
 _RPC = ("rpc/request/7", {"method": "setLamp", "params": True})
 _RPC_ANSWER = ("rpc/response/1", {})
 
