@@ -301,7 +301,7 @@ def test_quality_of_service_is_not_ignored(server, device):
         client.send_telemetry({"n": 1})
         client.send_attributes({"n": 1})
         client.send_telemetry({"n": 2}, quality_of_service=0)
-        flush(client)
+        run_until(client, lambda: len(device.messages) == 3)
     assert [message[2] for message in device.messages] == [1, 1, 0]
     with online_client(server, quality_of_service=0) as client:
         client.send_telemetry({"n": 3})
