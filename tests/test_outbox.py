@@ -788,11 +788,11 @@ def test_stats_count_what_was_sent_and_acknowledged(client, device):
         client.send_attributes({"n": number})
     client.send_attributes({"n": 10}, quality_of_service=0)
     assert client.flush(5)
+    run_until(client, lambda: len(payloads(device, ATTRIBUTES)) == 11)
     assert client.stats["sent"] == 11
     assert client.stats["acknowledged"] == 10
     assert client.stats["resent"] == client.stats["dropped"] == 0
     assert client.stats["connects"] == 1
-    assert len(payloads(device, ATTRIBUTES)) == 11
 
 
 def test_the_loop_of_the_reference_page_loses_nothing(client, device):
