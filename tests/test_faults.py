@@ -566,12 +566,12 @@ def reconnect(client, device, times):
         Measured(client).poll_until(lambda: client.pending_messages_count == 0)
 
 
-def memory_of_the_client():
-    """Bytes that are allocated somewhere below the library's own functions."""
+def objects_of_the_client():
+    """How many were allocated below the functions of the library; Python 3.9 keeps frames there."""
     gc.collect()
     ours = tracemalloc.Filter(True, "*tb_device_mqtt.py", all_frames=True)
     found = tracemalloc.take_snapshot().filter_traces([ours]).statistics("filename")
-    return sum(statistic.size for statistic in found)
+    return sum(statistic.count for statistic in found)
 
 
 def test_200_reconnects_leak_no_socket_and_no_memory(server, device):
@@ -585,17 +585,17 @@ def test_200_reconnects_leak_no_socket_and_no_memory(server, device):
         client.connect()
         reconnect(client, device, 20)
         pool.sends.clear()
-        before = memory_of_the_client()
+        before = objects_of_the_client()
         reconnect(client, device, 200)
         pool.sends.clear()
-        after = memory_of_the_client()
+        after = objects_of_the_client()
     finally:
         tracemalloc.stop()
     assert client.stats["connects"] >= 221
     assert pool.opened - pool.closed == 1
     client.disconnect()
     assert pool.opened == pool.closed
-    assert after - before < 2000
+    assert after - before < 100  # one for each would be 200
 
 
 def blocks():
