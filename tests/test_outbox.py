@@ -639,6 +639,22 @@ def test_a_poison_reading_among_late_ones_is_found(server, offline, device):
     assert numbers(device) == [number for number in range(20) if number != 7]
 
 
+def test_to_disconnect_is_no_mark_against_the_message_in_flight(server, client, device):
+    client.on_drop = dropped = Notes()
+    server.faults.mute_puback = True
+    client.send_attributes({"a": 1})
+    for count in range(1, 11):
+        run_until(client, lambda count=count: len(device.messages) == count)
+        client.disconnect()
+        client.connect()
+    server.faults.mute_puback = False
+    run_until(client, lambda: len(device.messages) == 11)
+    lose(client, device)
+    run_until(client, lambda: client.pending_messages_count == 0)
+    assert dropped.calls == []
+    assert device.client_attributes == {"a": 1}
+
+
 def test_two_poison_messages_are_both_found(server, client, device):
     client._link.backoff_ms = 1
     client.on_drop = dropped = Notes()
