@@ -465,8 +465,8 @@ def _has_network(radio):
 
 
 class _Link:
-    backoff_ms = 1000
-    credential = "access_token"
+    backoff_ms = 1000  # the longest first pause; the next are twice as long each
+    credential = "access_token"  # what the server refuses, should it refuse
 
     def __init__(self, owner, settings, pool, context, radio):
         """*settings*: the arguments of `MQTT` that say where to and who."""
@@ -1132,7 +1132,7 @@ class TBDeviceMqttClient:
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
         self._reset()
-        self._quality_of_service = 1
+        self._quality_of_service = 1  # what None stands for
         self._quality_of_service = self._given(quality_of_service)
         self._left_out = None if strict else self._leave_out
         self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
@@ -1270,7 +1270,7 @@ class TBDeviceMqttClient:
                 raise link.error
             if self.connected or link.state == _STOPPED:
                 return self.connected
-        raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout))
+        raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
     def disconnect(self) -> None:
         """Say DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
@@ -1352,7 +1352,7 @@ class TBDeviceMqttClient:
             self._events.append((self._attributes_read, ()))
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
-            self._outbox_rewind(previous == _ONLINE)
+            self._outbox_rewind(previous == _ONLINE and state == _WAITING)
             self._requests_interrupt(state)
             if previous == _ONLINE:
                 self._tell(self.on_disconnect, int(state != _STOPPED))
@@ -1616,7 +1616,7 @@ class TBDeviceMqttClient:
                 self.stats["acknowledged"] += 1
                 self._outbox_end(message, self.on_publish)
 
-    def _outbox_rewind(self, is_online):
+    def _outbox_rewind(self, is_lost):
         """Nothing is in flight any more: all that was begins again, and now is late.
 
         If the server went away with nothing but one packet unanswered, that is a mark against it.
@@ -1628,7 +1628,7 @@ class TBDeviceMqttClient:
             return
         self._outbox_sent, self._outbox_window = 0, 1
         is_one_packet = flying[0].packet_id == flying[-1].packet_id
-        is_suspect = is_one_packet and is_online and not self._link.unsent
+        is_suspect = is_one_packet and is_lost and not self._link.unsent
         for message in flying:
             message.flags |= _DUP
             if is_suspect:

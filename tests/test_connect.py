@@ -7,7 +7,17 @@ import time
 
 import pytest
 
-from clients import Clock, LogNotes, Notes, lose, new_client, offline_client, packets, values
+from clients import (
+    Clock,
+    LogNotes,
+    Notes,
+    lose,
+    new_client,
+    offline_client,
+    online_client,
+    packets,
+    values,
+)
 from faults.scripted_broker import CONNECT, DISCONNECT, ScriptedBroker
 from helpers import free_port, run_for, run_until
 from tb_device_mqtt import TBDeviceMqttClient, TBError, TBRefusedError, TBTimeoutError
@@ -457,6 +467,22 @@ def test_no_connack_within_timeout_is_a_timeout_error(server, client, device):
     assert 0.19 <= time.monotonic() - started < 3
     assert isinstance(error, TBError)
     assert "0.2" in str(error)
+
+
+def test_inside_a_handler_even_connect_without_end_has_one(server, device):
+    raised = []
+
+    def reconnect(_):
+        client.disconnect()
+        server.faults.connack = "silence"
+        raised.append(fails(client, TBTimeoutError, timeout=None))
+
+    with online_client(server) as client:
+        client.request_timeout = 0.2
+        client.rpc("reconnect")(reconnect)
+        device.call_rpc("reconnect")
+        run_until(client, lambda: raised)
+    assert "0.2" in str(raised[0])
 
 
 def test_after_a_timeout_the_attempt_goes_on(server, client, device):
