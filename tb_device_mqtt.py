@@ -440,6 +440,8 @@ class _StandIn:
 
 _EPIPE = const(32)  # numbers that errno lacks on boards
 _ENOBUFS = const(105)
+_IPPROTO_TCP = const(6)  # the same everywhere; not every pool has the names
+_TCP_NODELAY = const(1)
 
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
 # One text: nested tuples take 700 bytes more of a board.
@@ -560,12 +562,12 @@ class _Link:
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
-        pool, socket = self._standin.pool, self._standin.real
+        socket = self._standin.real
         socket.settimeout(0)
         try:  # each packet a segment; otherwise the second waits for the peer's ACK
-            socket.setsockopt(pool.IPPROTO_TCP, pool.TCP_NODELAY, 1)
+            socket.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
         except (AttributeError, OSError):
-            pass  # not every pool can
+            pass  # not every socket can
         self._socket = socket
         self._watch()
         self._due = self._look_at = self._since = self._received_at = self._pinged_at = ticks_ms()
