@@ -449,8 +449,7 @@ _CAUSES = """memory|too little memory left for TLS
 gaierror|unicodeerror|host not known
 refused|nobody listens there
 timed|inprogress|no answer
-expired|certificate expired, or the clock is wrong
-yet valid|certificate not valid yet: is the clock set?
+expired|yet valid|certificate not valid now: is the clock set?
 mismatch|certificate of another host
 verif|signed|certificate not trusted: tls= takes the path of its CA file
 alert|our TLS refused: is a client certificate wanted?
