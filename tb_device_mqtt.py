@@ -372,7 +372,7 @@ class _StandIn:
 
     def __init__(self, pool, context):
         self.pool = pool
-        self._context = context
+        self.context = context
         self.SOCK_STREAM = pool.SOCK_STREAM
         self.connect_timeout = None  # seconds, for TCP and TLS
         self.real = self.error = None
@@ -402,7 +402,7 @@ class _StandIn:
 
     def wrap_socket(self, socket, server_hostname=None):
         # Before connect(): nothing can fail here but memory.
-        self.real = self._context.wrap_socket(self.real, server_hostname=server_hostname)
+        self.real = self.context.wrap_socket(self.real, server_hostname=server_hostname)
         return self
 
     def connect(self, address):
@@ -423,12 +423,11 @@ class _StandIn:
         return size
 
     def close(self):
-        real, self.real = self.real, None
         try:
-            if real is not None:
-                real.close()
-        except (OSError, RuntimeError):
-            pass  # it was closed already
+            self.real.close()
+        except (AttributeError, OSError, RuntimeError):
+            pass  # there is none, or it was closed already
+        self.real = None
 
 
 # --- _Link: open and close ---------------------------------------------------------------------
