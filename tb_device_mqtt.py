@@ -456,14 +456,6 @@ ssl|TLS failed: does this port speak it?
 |no connection"""
 
 
-def _has_network(radio):
-    """Whether *radio* says that it is connected; True where it can't tell."""
-    for name in ("connected", "is_connected", "link_status"):
-        if not getattr(radio, name, True):
-            return False
-    return True
-
-
 class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
     credential = "access_token"  # what the server refuses, should it refuse
@@ -471,7 +463,7 @@ class _Link:
     def __init__(self, owner, settings, pool, context, radio):
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
-        self._radio = radio
+        self.radio = radio
         self._is_tls = context is not None
         self._where = "%s port %d" % (settings["broker"], settings["port"])
         self._quiet_ms = settings["keep_alive"] * 500  # half the interval, then a ping
@@ -648,14 +640,16 @@ class _Link:
             self._open()  # announced at the poll before
         elif self.state == _ONLINE:
             self._poll_mqtt()
-        elif self.state == _WAITING and ticks_diff(ticks_ms(), self._due) >= 0:
-            if _has_network(self._radio):
-                self._move(_CONNECTING)
+        if self.state != _WAITING or ticks_diff(ticks_ms(), self._due) < 0:
+            return
+        self._due = ticks_add(ticks_ms(), _RADIO_MS)
+        for name in ("connected", "is_connected", "link_status"):  # each kind of radio has one
+            if not getattr(self.radio, name, True):
+                if self.error is None:
+                    self.error = OSError(errno.EHOSTUNREACH, "the radio is not connected")
+                    self._owner._link_error(self.error)
                 return
-            self._due = ticks_add(ticks_ms(), _RADIO_MS)
-            if self.error is None:
-                self.error = OSError(errno.EHOSTUNREACH, "the radio is not connected")
-                self._owner._link_error(self.error)
+        self._move(_CONNECTING)
 
     def _poll_mqtt(self):
         """Where an MQTT class keeps its socket to itself, such as a test double: have it work.
