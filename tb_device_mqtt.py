@@ -509,8 +509,7 @@ class _Link:
         if self.state == _STOPPED:
             self._attempts = 0
             self._move(_WAITING)
-        if self.state == _WAITING:
-            self._due = ticks_ms()
+        self._due = ticks_ms()  # the attempt, if one is waited for
 
     def stop(self):
         """Say DISCONNECT if that can be done at once, and close."""
