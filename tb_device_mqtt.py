@@ -656,8 +656,7 @@ class _Link:
         It blocks as long as it likes; its calls return when the server has acknowledged.
         """
         self._try(self.mqtt.loop)
-        if ticks_diff(ticks_ms(), self._since) >= _SETTLED_MS:
-            self._attempts = 0
+        self._attempts = 0
         for packet_id in sorted(self._awaited):
             self._owner._link_acknowledged(packet_id)
         self._awaited = {}
