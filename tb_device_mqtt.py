@@ -466,8 +466,6 @@ class _Link:
         self.radio = radio
         self._is_tls = context is not None
         self._where = "%s port %d" % (settings["broker"], settings["port"])
-        self._quiet_ms = settings["keep_alive"] * 500  # half the interval, then a ping
-        self._ping_timeout_ms = min(_PING_TIMEOUT_MS, self._quiet_ms * 3 // 4 or _PING_TIMEOUT_MS)
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
@@ -663,10 +661,12 @@ class _Link:
 
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)
+        ping_ms = self.mqtt.keep_alive * 500  # half the interval
+        limit_ms = min(_PING_TIMEOUT_MS, ping_ms * 3 // 4 or _PING_TIMEOUT_MS)
         if self._is_airlift and not (self._more or self._is_connected()):
             raise self._line_error(None)
         if self.unsent:  # TCP's acknowledgements: without them there is no room for more
-            self._expect("acknowledgement", self._sent_at, self._ping_timeout_ms)
+            self._expect("acknowledgement", self._sent_at, limit_ms)
         if self.state == _CONNECTING:
             self._expect("CONNACK", self._since, _CONNACK_TIMEOUT_MS)
             return
@@ -676,12 +676,12 @@ class _Link:
             if self._awaited:
                 self._expect("acknowledgement", self._acked_at, _ACK_TIMEOUT_MS)
             if self._is_pinged:
-                self._expect("PINGRESP", self._pinged_at, self._ping_timeout_ms)
+                self._expect("PINGRESP", self._pinged_at, limit_ms)
         # Half the interval without a byte from one side: ask, and show that we are there.
         silent_ms = ticks_diff(now, self._sent_at)
         if not self._is_pinged:
             silent_ms = max(silent_ms, ticks_diff(now, self._received_at))
-        if silent_ms >= self._quiet_ms > 0 and not self.unsent:
+        if silent_ms >= ping_ms > 0 and not self.unsent:
             self._pinged_at = now
             self._is_pinged = True
             self._write(_packet(_PINGREQ))
