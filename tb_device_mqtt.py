@@ -464,13 +464,13 @@ class _Link:
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
         self.radio = radio
-        self._is_tls = context is not None
+        self.is_ssl = context is not None
         self._where = "%s port %d" % (settings["broker"], settings["port"])
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
             ssl_context=self._standin,
-            is_ssl=self._is_tls,
+            is_ssl=self.is_ssl,
             use_binary_mode=True,
             connect_retries=1,
             **settings,
@@ -538,7 +538,7 @@ class _Link:
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
         error = self._standin.error or error
-        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._is_tls else "")
+        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self.is_ssl else "")
         number = getattr(error, "errno", None)
         number = number if isinstance(number, int) else errno.ENOTCONN
         for line in _CAUSES.split("\n"):
@@ -694,7 +694,7 @@ class _Link:
         """What a socket raised, or None if it was closed, as a reason for the user."""
         words = "closed by the server"
         if self.state == _CONNECTING:
-            wish = "a client certificate" if self._is_tls else "TLS"
+            wish = "a client certificate" if self.is_ssl else "TLS"
             words += " before CONNACK: does it want %s? (%s)" % (wish, error)
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
