@@ -694,8 +694,7 @@ class _Link:
         """What a socket raised, or None if it was closed, as a reason for the user."""
         words = "closed by the server"
         if self.state == _CONNECTING:
-            wish = "a client certificate" if self.is_ssl else "TLS"
-            words += " before CONNACK: does it want %s? (%s)" % (wish, error)
+            words += " before CONNACK: is TLS or a client certificate wanted? (%s)" % error
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
         elif self._attempts > 2:
