@@ -655,7 +655,7 @@ class _Link:
         """
         self._try(self.mqtt.loop)
         self._attempts = 0
-        for packet_id in sorted(self._awaited):
+        for packet_id in self._awaited:
             self._owner._link_acknowledged(packet_id)
         self._awaited = {}
 
