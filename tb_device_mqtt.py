@@ -549,14 +549,23 @@ class _Link:
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
-        socket = self._standin.real
+        socket = self._socket = self._standin.real
         socket.settimeout(0)
         try:  # each packet a segment; otherwise the second waits for the peer's ACK
             socket.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
         except (AttributeError, OSError):
             pass  # not every socket can
-        self._socket = socket
-        self._watch()
+        try:  # the system, not the socket, is asked whether there is something to read
+            import select
+
+            poller = select.poll()
+            poller.register(socket, select.POLLIN)
+            ready = getattr(poller, "ipoll", None) or poller.poll
+            for _ in ready(0):  # some sockets register and fail only here
+                break
+            self._ready = ready
+        except (ImportError, AttributeError, OSError, TypeError, ValueError):
+            pass  # not every system can
         self._due = self._look_at = self._since = self._received_at = self._pinged_at = ticks_ms()
         self._write(bytes(self._standin.sent))
         if self._early:
@@ -568,20 +577,6 @@ class _Link:
         # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
         if self._topics:
             self._request(_SUBSCRIBE, list(self._topics))
-
-    def _watch(self):
-        """Ask the system, not the socket, whether there is something to read, where it can say."""
-        try:
-            import select
-
-            poller = select.poll()
-            poller.register(self._socket, select.POLLIN)
-            ready = getattr(poller, "ipoll", None) or poller.poll
-            for _ in ready(0):  # some sockets register and fail only here
-                break
-            self._ready = ready
-        except (ImportError, AttributeError, OSError, TypeError, ValueError):
-            pass
 
     def _close(self, state, reason=None):
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
