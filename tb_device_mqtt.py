@@ -700,7 +700,6 @@ class _Link:
     # One packet is one send(). A packet is kept until all of it has gone; a TLS layer that took
     # a part of it must be offered the very same bytes again.
 
-    @property
     def can_send(self):
         """Whether `publish` would send now, or as soon as the socket takes more."""
         return self._is_open and self._fault is None and len(self.unsent) < _MAX_UNSENT
@@ -1546,7 +1545,7 @@ class TBDeviceMqttClient:
 
     def _outbox_has_room(self):
         """Whether the window and the socket let one more packet out."""
-        return self._outbox_sent < self._outbox_window and self._link.can_send
+        return self._outbox_sent < self._outbox_window and self._link.can_send()
 
     def _outbox_batch(self):
         """The next messages that travel as one packet: one, or late readings together."""
