@@ -477,7 +477,7 @@ class _Link:
         )
         self.state = _STOPPED
         self.error = None  # why there is no connection
-        self.paused = False  # True: the owner has no room for more messages
+        self.waiting = 0  # messages that the owner has not taken yet
         self._attempts = 0  # since a connection lasted
         self._early = True  # send behind CONNECT, before its CONNACK
         self._topics = {}
@@ -526,7 +526,7 @@ class _Link:
             if self._standin.real is not None:
                 self._adopt()
             else:  # online without a socket: see `_poll_mqtt`
-                self.mqtt.on_message = self._on_message
+                self.mqtt.on_message = self._owner._link_message
                 self._on_connack(0)
             return
         except _ATTEMPT_ERRORS as error:
@@ -831,7 +831,7 @@ class _Link:
         self._more = True
         for _ in range(_WORK_PER_POLL):
             is_stuck = len(self.unsent) > 2 * _MAX_UNSENT
-            if (self.paused or is_stuck) and self.state == _ONLINE:
+            if (self.waiting >= _MAX_MESSAGES or is_stuck) and self.state == _ONLINE:
                 return  # what comes has nowhere to go: TCP holds the server back meanwhile
             if not self._take_packet() and not self._fill():
                 self._more = False
@@ -957,11 +957,7 @@ class _Link:
         topic = str(body[2:end], "utf-8")
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
-        self._on_message(None, topic, body[start:])
-
-    def _on_message(self, _mqtt, topic, payload):
-        self._owner.stats["received"] += 1
-        self._owner._link_message(topic, _check_payload(payload))
+        self._owner._link_message(None, topic, body[start:])
 
     def _on_acknowledgement(self, kind, body):
         packet_id = body[0] << 8 | body[1]
@@ -1343,12 +1339,10 @@ class TBDeviceMqttClient:
                 self._tell(self.on_disconnect, int(state != _STOPPED))
         self._tell(self.on_state, state, reason)
 
-    def _link_message(self, topic, payload):
-        self._events.append((None, (topic, payload)))
-        messages = 0
-        for handler, _ in self._events:
-            messages += handler is None
-        self._link.paused = messages >= _MAX_MESSAGES
+    def _link_message(self, _mqtt, topic, payload):
+        self.stats["received"] += 1
+        self._events.append((None, (topic, _check_payload(payload))))
+        self._link.waiting += 1
 
     def _link_error(self, error):
         self.last_error = error
@@ -1373,7 +1367,7 @@ class TBDeviceMqttClient:
                 if handler is not None:
                     self._call(handler, arguments)
                 else:
-                    self._link.paused = False  # there is room for one again
+                    self._link.waiting -= 1
                     self._dispatch(*arguments)
                     handled += 1
         finally:
