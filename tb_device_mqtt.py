@@ -833,19 +833,16 @@ class _Link:
             is_stuck = len(self.unsent) > 2 * _MAX_UNSENT
             if (self.waiting >= _MAX_MESSAGES or is_stuck) and self.state == _ONLINE:
                 return  # what comes has nowhere to go: TCP holds the server back meanwhile
-            if not self._take_packet() and not self._fill():
+            if self._take_packet():
+                continue
+            size = self._try(self._socket.recv_into, self._buffer[self._filled :])
+            if size == 0 and not self._is_airlift:  # to that one it is "nothing yet"
+                raise self._line_error(None)
+            if size <= 0:
                 self._more = False
                 return
-
-    def _fill(self):
-        """Read once; whether something came."""
-        size = self._try(self._socket.recv_into, self._buffer[self._filled :])
-        if size > 0:
             self._filled += size
             self._received_at = ticks_ms()
-        elif size == 0 and not self._is_airlift:  # to that one it is "nothing yet"
-            raise self._line_error(None)
-        return size > 0
 
     def _is_connected(self):
         """ESP32SPI shows the end of a connection to nobody who only reads."""
