@@ -772,10 +772,18 @@ class _Link:
                 self._fault = error
 
     def _flush(self):
+        """Send until the socket has no room."""
         while self.unsent:
             packet = self.unsent[0]
-            sent = self._send(packet[:_SPI_SLICE_BYTES] if self._is_airlift else packet)
-            if not sent:
+            data = packet[:_SPI_SLICE_BYTES] if self._is_airlift else packet
+            if self._is_wiznet:
+                self._socket.settimeout(2)  # 0 would mean: wait for ever
+            sent = self._try(self._socket.send, data)
+            if self._is_wiznet:
+                self._socket.settimeout(0)
+            if sent is None:
+                sent = len(data)
+            if sent <= 0:
                 return
             self._sent_at = ticks_ms()
             self.unsent[0] = packet[sent:]
@@ -783,17 +791,6 @@ class _Link:
                 self.unsent.pop(0)
             if self._is_airlift:
                 return  # one slice a poll: each takes milliseconds
-
-    def _send(self, data):
-        """Bytes taken by the socket, 0 if it has no room."""
-        try:
-            if self._is_wiznet:
-                self._socket.settimeout(2)  # 0 would mean: wait for ever
-            sent = self._try(self._socket.send, data)
-        finally:
-            if self._is_wiznet:
-                self._socket.settimeout(0)
-        return len(data) if sent is None else max(sent, 0)
 
     def _try(self, method, *args):
         """What *method* of the socket returns; -1 if it would have to wait."""
