@@ -809,8 +809,9 @@ class _Link:
 
     # --- _Link: receiving ----------------------------------------------------------------------
     # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
-    # does not fit gets a buffer of its own for as long as it takes. One above max_message_bytes
-    # goes by unread, acknowledged all the same, so that the server does not send it for ever.
+    # does not fit gets a buffer of its own for as long as it takes. Of one above max_message_bytes
+    # the beginning is dealt with as if it were whole, up to its acknowledgement, so that the server
+    # does not send it for ever; the rest goes by unread.
 
     def _is_readable(self, now):
         gap_ms = _SPI_GAP_MS if self._is_airlift or self._is_wiznet else 0
@@ -848,89 +849,74 @@ class _Link:
         return not callable(is_connected) or is_connected()
 
     def _take_packet(self):
-        """Deal with one whole packet; False if there is none yet."""
+        """Deal with one packet; False if more of it has to come first."""
         if self._skip:
-            gone = min(self._skip, self._filled)
-            self._forget(gone)
-            self._skip -= gone
-            return gone > 0
-        start, size, byte = 1, 0, 128
-        while byte > 127:
-            if start >= self._filled:
+            self._forget()
+        head, start, size, byte = self._buffer[0], 1, 0, 128
+        try:
+            while byte > 127:
+                if start >= self._filled:
+                    return False
+                if start > 4:
+                    raise ValueError
+                byte = self._buffer[start]
+                size |= (byte & 127) << 7 * (start - 1)
+                start += 1
+            end = start + size
+            is_full = self._filled == len(self._buffer)
+            if end > self._filled and (not is_full or self._grow(head, start, end)):
                 return False
-            if start > 4:
-                self._fail(self._buffer[0])
-            byte = self._buffer[start]
-            size |= (byte & 127) << 7 * (start - 1)
-            start += 1
-        end = start + size
-        if end > self._filled:
-            return self._take_part(start, end)
-        body = self._buffer[start:end]
-        self._skip = end  # never twice, even if there is no memory for the rest
-        self._handle(self._buffer[0], body)
-        self._forget(end)
-        self._skip = 0
+            self._skip = end  # never twice, even if there is no memory for the rest
+            self._handle(head, self._buffer[start:end])
+        except MemoryError:
+            self._owner.stats["oversize"] += 1
+            self._owner._link_error(TBError("no room for a message: %d bytes" % self._skip))
+        except (IndexError, ValueError):
+            words = "is TLS wanted?" if head == 0x15 else "unexpected"
+            raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
+        self._forget()
         return True
 
-    def _forget(self, size):
-        """Drop so many bytes from the beginning of the buffer."""
-        left = self._filled - size
-        self._buffer[:left] = self._buffer[size : self._filled]
+    def _grow(self, head, start, end):
+        """Get a buffer for a message that doesn't fit, unless it is too long."""
+        if head & 0xF0 != _PUBLISH:
+            raise ValueError
+        topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
+        payload = topic_end + (2 if head & _QOS_1 else 0)
+        if end - payload > self._owner.max_message_bytes:
+            return False
+        try:
+            buffer = memoryview(bytearray(end))
+            buffer[: self._filled] = self._buffer
+        except MemoryError:
+            return False
+        self._buffer = buffer
+        return True
+
+    def _forget(self):
+        """Drop from the buffer what was dealt with, or goes by unread."""
+        gone = min(self._skip, self._filled)
+        left = self._filled - gone
+        self._buffer[:left] = self._buffer[gone : self._filled]
         self._filled = left
+        self._skip -= gone
         if not left:
             self._buffer = self._own_buffer
 
-    def _take_part(self, start, end):
-        """Of a packet that is not there as a whole; False: more of it has to come first."""
-        if self._filled < len(self._buffer):
-            return False
-        head = self._buffer[0]
-        if head & 0xF0 != _PUBLISH:
-            self._fail(head)
-        identifier = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
-        payload = identifier + (2 if head & 6 else 0)
-        if end - payload <= self._owner.max_message_bytes:
-            try:
-                buffer = memoryview(bytearray(end))
-                buffer[: self._filled] = self._buffer
-                self._buffer = buffer
-                return True
-            except MemoryError:
-                pass  # then it has to go by, too
-        if head & 6 and payload <= self._filled:
-            self._write(_packet(_PUBACK, bytes(self._buffer[identifier:payload])))
-        self._throw_away(end)
-        self._skip = end
-        return True
-
-    def _throw_away(self, size):
-        self._owner.stats["oversize"] += 1
-        self._owner._link_error(TBError("no room for a message: %d bytes" % size))
-
     def _handle(self, head, body):
         kind = head & 0xF0
-        try:
-            if (kind == _CONNACK) != (self.state == _CONNECTING):
-                raise ValueError
-            if kind == _CONNACK:
-                self._on_connack(body[1])
-            elif kind == _PUBLISH:
-                self._on_publish(head >> 1 & 3, body)
-            elif kind in (_PUBACK, _SUBACK, _UNSUBACK):
-                self._on_acknowledgement(kind, body)
-            elif kind == _PINGRESP:
-                self._is_pinged = False
-            else:
-                raise ValueError
-        except MemoryError:
-            self._throw_away(len(body))
-        except (IndexError, ValueError):
-            self._fail(head)
-
-    def _fail(self, head):
-        words = "is TLS wanted?" if head == 0x15 else "unexpected"
-        raise TBError("protocol: packet 0x%02x: %s" % (head, words))
+        if (kind == _CONNACK) != (self.state == _CONNECTING):
+            raise ValueError
+        if kind == _CONNACK:
+            self._on_connack(body[1])
+        elif kind == _PUBLISH:
+            self._on_publish(head >> 1 & 3, body)
+        elif kind in (_PUBACK, _SUBACK, _UNSUBACK):
+            self._on_acknowledgement(kind, body)
+        elif kind == _PINGRESP:
+            self._is_pinged = False
+        else:
+            raise ValueError
 
     def _on_connack(self, code):
         if code:
@@ -951,6 +937,8 @@ class _Link:
         topic = str(body[2:end], "utf-8")
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
+        if self._skip > self._filled:
+            raise MemoryError  # the rest goes by unread
         self._owner._link_message(None, topic, body[start:])
 
     def _on_acknowledgement(self, kind, body):

@@ -688,10 +688,10 @@ def test_a_message_comes_once_although_there_is_no_memory_behind_it(world, monke
     world.settle()
     forget, failures = tb_device_mqtt._Link._forget, [MemoryError(), MemoryError()]
 
-    def fail_or_forget(self, size):
+    def fail_or_forget(self):
         if failures:
             raise failures.pop()
-        forget(self, size)
+        forget(self)
 
     monkeypatch.setattr(tb_device_mqtt._Link, "_forget", fail_or_forget)
     world.socket.feed(mqtt.publish("a/b", b"1", 1, 7) + mqtt.publish("a/b", b"2", 1, 8))
