@@ -912,7 +912,7 @@ class _Link:
         elif kind == _PUBLISH:
             self._on_publish(head >> 1 & 3, body)
         elif kind in (_PUBACK, _SUBACK, _UNSUBACK):
-            self._on_acknowledgement(kind, body)
+            self._on_acknowledgement(body)
         elif kind == _PINGRESP:
             self._is_pinged = False
         else:
@@ -941,7 +941,7 @@ class _Link:
             raise MemoryError  # the rest goes by unread
         self._owner._link_message(None, topic, body[start:])
 
-    def _on_acknowledgement(self, kind, body):
+    def _on_acknowledgement(self, body):
         packet_id = body[0] << 8 | body[1]
         topics = self._awaited.pop(packet_id, None)
         if topics is None:
@@ -950,7 +950,7 @@ class _Link:
             self._early_id = 0
         if not self._early_id:  # else it may be forgotten, whatever came later
             self._acked_at = ticks_ms()
-        if kind == _PUBACK:
+        if not topics:  # of a message
             self._is_used = True
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
