@@ -185,9 +185,7 @@ def _text(topic):
 
 
 def _packet(head, *parts):
-    size = 0
-    for part in parts:
-        size += len(part)
+    size = sum(map(len, parts))
     header = bytes((head,))
     while size > 127:
         header += bytes((size & 127 | 128,))
