@@ -133,7 +133,7 @@ _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in an
 _SETTLED_MS = const(10000)  # online for so long: the attempts before count no more
 _RADIO_MS = const(500)
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
-_SPI_GAP_MS = const(40)  # a look at AirLift or WIZnet costs milliseconds of SPI
+_SPI_GAP_MS = const(60)  # a look at AirLift or WIZnet costs milliseconds of SPI
 _SPI_SLICE_BYTES = const(256)
 _CLOCK_SET_S = const(1700000000)  # below, the clock still counts from the board's start
 _CLOCK_STEP_MS = const(2000)  # more than that is a set clock, not time.time()'s whole seconds
@@ -656,8 +656,6 @@ class _Link:
         self._due = ticks_add(now, _TIMER_MS)
         ping_ms = self.mqtt.keep_alive * 500  # half the interval
         limit_ms = min(_PING_TIMEOUT_MS, ping_ms * 3 // 4 or _PING_TIMEOUT_MS)
-        if self._is_airlift and not (self._more or self._is_connected()):
-            raise self._line_error(None)
         if self.unsent:  # TCP's acknowledgements: without them there is no room for more
             self._expect("acknowledgement", self._sent_at, limit_ms)
         if self.state == _CONNECTING:
@@ -832,19 +830,15 @@ class _Link:
             if self._take_packet():
                 continue
             size = self._try(self._socket.recv_into, self._buffer[self._filled :])
-            if size == 0 and not self._is_airlift:  # to that one it is "nothing yet"
-                raise self._line_error(None)
+            if size == 0:  # it has ended; an AirLift has to be asked
+                socket = getattr(self._socket, "_socket", self._socket)  # inside its TLS
+                if not (self._is_airlift and self._try(socket._connected)):
+                    raise self._line_error(None)
             if size <= 0:
                 self._more = False
                 return
             self._filled += size
             self._received_at = ticks_ms()
-
-    def _is_connected(self):
-        """ESP32SPI shows the end of a connection to nobody who only reads."""
-        socket = getattr(self._socket, "_socket", self._socket)
-        is_connected = getattr(socket, "_connected", None)
-        return not callable(is_connected) or is_connected()
 
     def _take_packet(self):
         """Deal with one packet; False if more of it has to come first."""
