@@ -479,7 +479,6 @@ class _Link:
         self._attempts = 0  # since a connection lasted
         self._early = True  # send behind CONNECT, before its CONNACK
         self._topics = {}
-        self._packet_id = 0
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
         self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
@@ -725,8 +724,9 @@ class _Link:
 
     def _request(self, head, topics):
         """Send SUBSCRIBE or UNSUBSCRIBE, under a number that no message has."""
-        self._packet_id = self._packet_id % 0x7FFF + 1
-        packet_id = _SUBSCRIBE_IDS | self._packet_id
+        packet_id = _SUBSCRIBE_IDS + 1
+        while packet_id in self._awaited:
+            packet_id += 1
         self._await(packet_id, topics)
         parts = [packet_id.to_bytes(2, "big")]
         for topic in topics:
