@@ -703,6 +703,27 @@ def test_a_message_comes_once_although_there_is_no_memory_behind_it(world, monke
     assert [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)] == [7, 8]
 
 
+class SmallMemory(bytearray):
+    """No room for more than the receive buffer."""
+
+    def __new__(cls, size=0):
+        if size > BUFFER_BYTES:
+            raise MemoryError
+        return bytearray(size)
+
+
+def test_a_message_without_memory_for_it_goes_by_and_is_acknowledged(world, monkeypatch):
+    world.listen()
+    world.go_online()
+    monkeypatch.setattr(tb_device_mqtt, "bytearray", SmallMemory, raising=False)
+    world.socket.feed(mqtt.publish("a/b", b"1" * 9000, 1, 7) + mqtt.publish("a/b", b"2", 1, 8))
+    world.settle()
+    assert world.messages == [("a/b", b"2")]
+    assert [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)] == [7, 8]
+    assert world.client.stats["oversize"] == 1
+    assert "no room for a message: 90" in str(world.client.last_error)
+
+
 def test_an_announced_size_takes_no_memory_before_it_comes(world):
     world.listen()
     world.go_online()
@@ -1010,6 +1031,8 @@ def test_subscriptions_leave_in_the_order_of_their_calls(world):
     assert sorted(sent) == sorted(expected)
     assert [topic for kind, topic in sent if kind == mqtt.SUBSCRIBE] == topics
     assert [kind for kind, _ in sent] == [mqtt.SUBSCRIBE, mqtt.UNSUBSCRIBE] * 30
+    numbers = {p.packet_id for p in world.sent_of(mqtt.SUBSCRIBE, mqtt.UNSUBSCRIBE)}
+    assert len(numbers) == 60, "each waits for an answer of its own"
 
 
 def test_while_acknowledgements_find_no_room_nothing_more_is_read(world):
