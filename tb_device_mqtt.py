@@ -1058,6 +1058,10 @@ class TBDeviceMqttClient:
     Of those without a poll between them the first 64, and as many as fit into the queue, are told;
     ``stats["dropped"]`` counts all.
     """
+    state: str = _STOPPED
+    """``"stopped"``, ``"waiting"`` (for the next attempt), ``"connecting"``, ``"online"``."""
+    connected: bool = False
+    """True between the server's CONNACK and the moment the connection is known to be gone."""
     last_error: Optional[Exception] = None
     """The last exception of the connection, the server or a handler."""
     stats: "dict[str, int]"
@@ -1187,19 +1191,9 @@ class TBDeviceMqttClient:
     # connect() starts the link; it stays in charge until disconnect(). What it brings is noted as
     # events; check_for_msg() delivers them, one handler at a time, as the last thing it does.
 
-    @property
-    def connected(self) -> bool:
-        """True between the server's CONNACK and the moment the connection is known to be gone."""
-        return self._link.state == _ONLINE
-
     def is_connected(self) -> bool:
         """The same as `connected`."""
         return self.connected
-
-    @property
-    def state(self) -> str:
-        """``"stopped"``, ``"waiting"`` (for the next attempt), ``"connecting"``, ``"online"``."""
-        return self._link.state
 
     def connect(self, timeout: float = 10) -> bool:
         """Connect, and from then on stay connected: `check_for_msg` reconnects by itself.
@@ -1300,6 +1294,8 @@ class TBDeviceMqttClient:
             time.sleep(0.001)
 
     def _link_moved(self, state, previous, reason):
+        self.state = state
+        self.connected = state == _ONLINE
         if reason is not None:
             self._link_error(reason)
         if state == _ONLINE:

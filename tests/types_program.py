@@ -64,7 +64,7 @@ client.publish(b"topic", b"payload")  # refused
 client.claim("secret", duration_ms=60000)
 
 state: str = client.state
-client.state = "online"  # refused
+client.state = 5  # refused
 count: int = client.stats["sent"]
 client.stats["sent"] = "5"  # refused
 interval = client.shared.get("interval", 10)
