@@ -1368,7 +1368,7 @@ class TBDeviceMqttClient:
             elif topic.startswith(self._topics[_RPC_REQUEST]):
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:
-                raise ValueError("not asked for")
+                raise ValueError("unexpected")
         except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # no handler's
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
