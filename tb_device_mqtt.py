@@ -1210,8 +1210,7 @@ class TBDeviceMqttClient:
         if timeout is not None:
             _check_number("timeout", timeout, 0, 86400)
         link = self._link
-        if not self.connected:
-            link.start()
+        link.start()
         if timeout == 0:
             return self.connected
         for _ in self._polls(timeout):
@@ -1300,7 +1299,7 @@ class TBDeviceMqttClient:
             self._link_error(reason)
         if state == _ONLINE:
             self._rpc_forget(0)
-            self._events.append((self._attributes_read, ()))
+            self._tell(self._attributes_read)
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
             self._outbox_rewind(previous == _ONLINE and state == _WAITING)
@@ -1321,7 +1320,7 @@ class TBDeviceMqttClient:
     # --- client: events ------------------------------------------------------------------------
 
     def _tell(self, callback, *args):
-        """Have `_deliver` call one of the five callbacks, if it is set."""
+        """Have `_deliver` call what takes the arguments of the five callbacks, if it is set."""
         if callback is not None:
             self._events.append((callback, (self, self.user_data) + args))
 
