@@ -1173,18 +1173,19 @@ class TBDeviceMqttClient:
         THINGSBOARD_HOST, THINGSBOARD_PORT, THINGSBOARD_TOKEN and THINGSBOARD_TLS (1, or the path
         of a CA file). *options*: further arguments of the constructor, which win.
 
-        :raises ValueError: THINGSBOARD_HOST is missing
+        :raises ValueError: there is no THINGSBOARD_HOST
         """
         from os import getenv
 
-        for name in ("host", "port", "access_token", "tls"):
-            value = getenv("THINGSBOARD_" + name.split("_")[-1].upper())
-            if name not in options and value is not None:
-                options[name] = str(value)  # without quotes in settings.toml it is a number
+        for name in ("port", "access_token", "tls", "host"):
+            setting = "THINGSBOARD_" + name.split("_")[-1].upper()
+            value = getenv(setting)
+            if value is not None:  # without quotes in settings.toml it is a number
+                options.setdefault(name, str(value))
+        if name not in options:  # the host: it alone has no default
+            raise ValueError("no " + setting)
         if options.get("tls") in ("0", "1", "true"):
             options["tls"] = options["tls"] > "0"  # "true" is, too
-        if "host" not in options:
-            raise ValueError("THINGSBOARD_HOST is missing")
         return cls(**options)
 
     # --- client: link --------------------------------------------------------------------------
