@@ -38,7 +38,7 @@ import errno
 import gc
 import sys
 import time
-from binascii import crc32, hexlify
+from binascii import crc32
 from json import dumps, loads
 from random import random
 
@@ -1111,7 +1111,8 @@ class TBDeviceMqttClient:
         if not client_id and sys.implementation.name == "circuitpython":
             from microcontroller import cpu
 
-            client_id = "tb-" + str(hexlify(cpu.uid), "utf-8")  # elsewhere MiniMQTT has a good one
+            # Elsewhere MiniMQTT has a good one.
+            client_id = "tb-%x" % int.from_bytes(cpu.uid, "big")
         settings = {
             "broker": host,
             "port": _check_number("port", port, 1, 65535, int),
