@@ -603,8 +603,8 @@ class _Link:
 
     def _move(self, state, reason=None):
         """The one place that changes the state; see where the states are named."""
-        previous, self.state = self.state, state
-        self._owner._link_moved(state, previous, reason)
+        self.state = state
+        self._owner._link_moved(state, reason)
 
     def poll(self):
         """Move on by as much as can be done without waiting. Raises no network error."""
@@ -1294,9 +1294,9 @@ class TBDeviceMqttClient:
                 self.idle()
             time.sleep(0.001)
 
-    def _link_moved(self, state, previous, reason):
+    def _link_moved(self, state, reason):
+        was_connected, self.connected = self.connected, state == _ONLINE
         self.state = state
-        self.connected = state == _ONLINE
         if reason is not None:
             self._link_error(reason)
         if state == _ONLINE:
@@ -1304,9 +1304,9 @@ class TBDeviceMqttClient:
             self._tell(self._attributes_read)
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
-            self._outbox_rewind(previous == _ONLINE and state == _WAITING)
+            self._outbox_rewind(was_connected and state == _WAITING)
             self._requests_interrupt(state)
-            if previous == _ONLINE:
+            if was_connected:
                 self._tell(self.on_disconnect, int(state != _STOPPED))
         self._tell(self.on_state, state, reason)
 
