@@ -110,6 +110,7 @@ _OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
 _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
+_LATE_MS = const(100)  # readings that waited so long tell their own time
 _WINDOW = const(32)  # QoS 1 packets in flight: over 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
@@ -963,7 +964,6 @@ class _Message:
         self.flags = flags
         self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
         self.id = 0  # given with a place in the queue
-        self.is_late = False
         self.packet_id = 0  # in flight: its neighbours may have the same
         self.failures = 0
 
@@ -1463,7 +1463,6 @@ class TBDeviceMqttClient:
     def _outbox_put(self, message):
         _check_size(message.topic, message.payload, self._message_limit())
         message.id = self._last_id = self._last_id % _MAX_ID + 1
-        message.is_late = not self._outbox_has_room()
         self._outbox.append(message)
         self._outbox_bytes += len(message.payload) + _OVERHEAD_BYTES
         while (
@@ -1505,12 +1504,10 @@ class TBDeviceMqttClient:
 
     def _outbox_pump(self):
         """Send as much as the window and the socket allow."""
-        while self._outbox_sent < len(self._outbox) and self._outbox_has_room():
+        while self._outbox_sent < min(self._outbox_window, len(self._outbox)):
+            if not self._link.can_send():
+                return
             self._outbox_send(self._outbox_batch())
-
-    def _outbox_has_room(self):
-        """Whether the window and the socket let one more packet out."""
-        return self._outbox_sent < self._outbox_window and self._link.can_send()
 
     def _outbox_batch(self):
         """The next messages that travel as one packet: one, or late readings together."""
@@ -1524,11 +1521,15 @@ class TBDeviceMqttClient:
 
     def _batch_bytes(self, message):
         """What *message* adds to a batch; more than any has room for if it must travel alone."""
-        if message.captured_ms is None or message.failures:
-            return _BATCH_BYTES
-        if not (message.is_late and self._epoch_ms()):
+        if message.failures or not self._is_late(message):
             return _BATCH_BYTES
         return len(message.payload) + (message.payload.count(b"\n") + 1) * _STAMP_BYTES
+
+    def _is_late(self, message):
+        """Whether its readings have to tell their time, and can."""
+        if not message.captured_ms or _now_ms() - message.captured_ms < _LATE_MS:
+            return False
+        return bool(self._epoch_ms())
 
     def _outbox_send(self, messages):
         first = messages[0]
@@ -1547,13 +1548,12 @@ class TBDeviceMqttClient:
 
     def _outbox_telemetry(self, messages):
         """The payload of *messages*. Late readings tell their time, if the clock is set."""
-        epoch_ms = self._epoch_ms()
         readings = []
         for message in messages:
-            ts = message.captured_ms
+            ts = self._is_late(message) and message.captured_ms
             for reading in message.payload.split(b"\n"):
-                if ts and message.is_late and epoch_ms:
-                    reading = b'{"ts":%d,"values":%s}' % (epoch_ms + ts, reading)
+                if ts:
+                    reading = b'{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
                     ts += 1  # of two values of a key at one time the server keeps the last
                 readings.append(reading)
         return readings[0] if len(readings) == 1 else b"[%s]" % b",".join(readings)
@@ -1567,12 +1567,10 @@ class TBDeviceMqttClient:
                 self._outbox_end(message, self.on_publish)
 
     def _outbox_rewind(self, is_lost):
-        """Nothing is in flight any more: all that was begins again, and now is late.
+        """Nothing is in flight any more: all that was begins again.
 
         If the server went away with nothing but one packet unanswered, that is a mark against it.
         """
-        for message in self._outbox:
-            message.is_late = True
         flying = self._outbox[: self._outbox_sent]
         if not flying:
             return
@@ -1606,8 +1604,8 @@ class TBDeviceMqttClient:
 
         :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
             with the time in milliseconds since 1970; a list of those. A reading without time
-            gets the server's, or if it has to wait its own time of capture. Of two values of one
-            key at one time the server keeps the last: give such readings their ``ts``
+            gets the server's, or if it waited for 0.1 s its own time of capture. Of two values of
+            one key at one time the server keeps the last: give such readings their ``ts``
         :param int quality_of_service: 0 or 1. Defaults to the client's
         :return: message id, the last one if it took several; None if nothing was left to send
         :raises TypeError: a key or a value of a type that can't be sent

@@ -251,6 +251,7 @@ def test_readings_of_an_outage_arrive_as_one_message(server, client, device):
     run_until(client, lambda: not client.connected)
     for number in range(3):
         client.send_telemetry({"n": number})
+    run_for(client, 0.2)
     server.listen_again()
     run_until(client, lambda: client.connected and not client.pending_messages_count)
     assert [topic for topic, _ in sent(device)] == ["v2/t"]

@@ -25,6 +25,7 @@ from faults.scripted_broker import puback
 from helpers import run_for, run_until
 
 SOON_S = 0.1  # how long silence is listened to
+LATE_S = 0.2  # readings that waited so long tell their own time
 CLOSE_MS = 1500  # how far a time may be off: a busy computer
 UNSET_S = 946684800  # where the clock of a board begins: the year 2000
 PACKET_IDS = 32767  # of messages; the others are for SUBSCRIBE
@@ -266,6 +267,15 @@ def test_a_reading_that_waits_for_room_in_the_window_tells_its_time(server, clie
     assert device.connects == 1
 
 
+def test_readings_that_wait_for_a_moment_only_get_the_time_of_the_server(offline, device):
+    for number in range(5):
+        offline.send_telemetry({"n": number})
+    connect_and_flush(offline)
+    assert bare_readings(device)
+    assert len(device.messages) == 5
+    assert numbers(device) == list(range(5))
+
+
 def test_readings_from_a_handler_do_not_have_to_wait(client, device):
     @client.rpc("measure")
     def measure(_):
@@ -348,6 +358,7 @@ def test_a_clock_that_is_pulled_back_between_two_outages_does_not_mix_them(offli
 def test_a_clock_that_is_lost_again_goes_on_from_what_it_said_last(offline, device, clock):
     offline.send_telemetry({"n": 0})
     offline.send_telemetry({"n": 1})
+    clock.skip(LATE_S)
     connect_and_flush(offline)
     offline.disconnect()
     clock.skip(60)
@@ -365,6 +376,7 @@ def test_a_clock_of_whole_seconds_keeps_readings_apart(offline, device, clock, m
     for number in range(10):
         offline.send_telemetry({"n": number})
         time.sleep(0.02)
+    time.sleep(LATE_S)
     connect_and_flush(offline)
     gaps = [later - earlier for earlier, later in zip(times(device), times(device)[1:])]
     assert min(gaps) >= 15
@@ -377,6 +389,7 @@ def test_readings_within_one_millisecond_have_distinct_times_in_order(offline, d
         offline.send_telemetry({"n": number})
     offline.send_telemetry([{"n": number} for number in range(10, 20)])
     offline.send_telemetry({"n": 20})
+    monkeypatch.setattr("tb_device_mqtt._now_ms", lambda: 6000)
     connect_and_flush(offline)
     assert numbers(device) == list(range(21))
     assert times(device) == sorted(set(times(device)))
@@ -386,9 +399,10 @@ def test_readings_within_one_millisecond_have_distinct_times_in_order(offline, d
 # --- late readings travel together ---
 
 
-def test_late_readings_travel_in_few_messages(offline, device):
+def test_late_readings_travel_in_few_messages(offline, device, clock):
     for number in range(60):
         offline.send_telemetry({"n": number})
+    clock.skip(LATE_S)
     connect_and_flush(offline)
     assert [row["n"] for row in values(device)] == list(range(60))
     assert len(device.messages) <= 6
@@ -396,38 +410,42 @@ def test_late_readings_travel_in_few_messages(offline, device):
     assert offline.stats["acknowledged"] == 60
 
 
-def test_each_reading_of_such_a_message_is_acknowledged_by_its_own_number(offline, device):
+def test_each_reading_of_such_a_message_is_acknowledged_by_its_own_number(offline, device, clock):
     offline.on_publish = published = Notes()
     ids = [offline.send_telemetry({"n": number}) for number in range(60)]
+    clock.skip(LATE_S)
     connect_and_flush(offline)
     run_until(offline, lambda: len(published.calls) == 60)
     assert [call[3] for call in published.calls] == ids
 
 
-def test_messages_of_late_readings_respect_the_limit(offline, device):
+def test_messages_of_late_readings_respect_the_limit(offline, device, clock):
     offline.max_message_bytes = 300
     for number in range(40):
         offline.send_telemetry({"n": number, "text": "x" * (number % 7 * 10)})
+    clock.skip(LATE_S)
     connect_and_flush(offline)
     assert numbers(device) == list(range(40))
     assert all(len(payload) <= 300 for _, payload, _, _ in device.messages)
 
 
-def test_late_readings_of_both_qualities_of_service_are_not_mixed(offline, device):
+def test_late_readings_of_both_qualities_of_service_are_not_mixed(offline, device, clock):
     for number in range(20):
         offline.send_telemetry({"n": number}, quality_of_service=number // 5 % 2)
+    clock.skip(LATE_S)
     offline.connect()
     run_until(offline, lambda: len(device.telemetry) == 20)
     assert numbers(device) == list(range(20))
     assert [message[2] for message in device.messages] == [0, 1, 0, 1]
 
 
-def test_attributes_between_late_readings_keep_their_place(offline, device):
+def test_attributes_between_late_readings_keep_their_place(offline, device, clock):
     offline.send_telemetry({"n": 0})
     offline.send_telemetry({"n": 1})
     offline.send_attributes({"a": 1})
     offline.send_telemetry({"n": 2})
     offline.send_telemetry({"n": 3})
+    clock.skip(LATE_S)
     connect_and_flush(offline)
     assert [topic for topic, _, _, _ in device.messages] == [TELEMETRY, ATTRIBUTES, TELEMETRY]
     assert numbers(device) == [0, 1, 2, 3]
@@ -437,14 +455,18 @@ def test_without_a_clock_late_readings_are_not_put_together(offline, device, clo
     clock.epoch_s = UNSET_S
     for number in range(5):
         offline.send_telemetry({"n": number})
+    clock.skip(LATE_S)
     connect_and_flush(offline)
     assert len(device.messages) == 5  # else all would be stored at the same time
 
 
-def test_what_travelled_together_and_was_lost_travels_together_again(server, offline, device):
+def test_what_travelled_together_and_was_lost_travels_together_again(
+    server, offline, device, clock
+):
     server.faults.mute_puback = True
     for number in range(40):
         offline.send_telemetry({"n": number})
+    clock.skip(LATE_S)
     offline.connect()
     run_until(offline, lambda: len(device.telemetry) == 40)
     first = device.messages
@@ -627,12 +649,13 @@ def test_a_poison_message_is_dropped_and_told_alone_and_all_others_arrive(
     assert device.client_attributes == expected
 
 
-def test_a_poison_reading_among_late_ones_is_found(server, offline, device):
+def test_a_poison_reading_among_late_ones_is_found(server, offline, device, clock):
     offline._link.backoff_ms = 1
     offline.on_drop = dropped = Notes()
     server.faults.close_on = b"poison"
     for number in range(20):
         offline.send_telemetry({"n": number, "text": "poison" if number == 7 else "fine"})
+    clock.skip(LATE_S)
     offline.connect(timeout=0)
     run_until(offline, lambda: offline.pending_messages_count == 0, timeout=20)
     assert [json.loads(call[4])["n"] for call in dropped.calls] == [7]

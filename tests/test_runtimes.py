@@ -323,7 +323,7 @@ def test_the_outbox_is_replayed_in_order(board, server, device):
     server.stop_listening()
     queued_ms = time.time() * 1000
     assert board.told("queued") == 11
-    time.sleep(0.05)
+    time.sleep(0.15)  # so long that each tells its own time
     server.listen_again()
     back_ms = time.time() * 1000
     board.result()

@@ -117,12 +117,14 @@ def clock_set_back(board):
     clock = tb_device_mqtt.time = _SetClock(3600)
     client = board.client()
     client.send_telemetry({"number": 0})
+    time.sleep(0.15)  # so long that a reading tells its own time
     client.connect()
     client.flush(5)
     client.disconnect()
     client.send_telemetry({"number": 1})
     clock.ahead_s = 0
     client.send_telemetry({"number": 2})
+    time.sleep(0.15)
     client.connect()
     board.finish(client)
     tb_device_mqtt.time = time
