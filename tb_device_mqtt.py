@@ -965,7 +965,6 @@ class _Message:
         self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
         self.id = 0  # given with a place in the queue
         self.packet_id = 0  # in flight: its neighbours may have the same
-        self.failures = 0
 
 
 def _network(network_adapter, radio):
@@ -1151,7 +1150,7 @@ class TBDeviceMqttClient:
 
         self._outbox = []
         self._outbox_sent = 0  # entries at the front that are in flight
-        self._outbox_window = _WINDOW
+        self._outbox_failures = 0  # of what is at the front
         self._outbox_bytes = 0
         self._outbox_stamp_ms = 0
         self._outbox_epoch_ms = 0
@@ -1483,6 +1482,8 @@ class TBDeviceMqttClient:
 
     def _outbox_end(self, message, callback, *args):
         """Take *message* out, and have the callback of its end called."""
+        if message is self._outbox[0]:
+            self._outbox_failures = 0
         self._outbox.remove(message)
         self._outbox_bytes -= len(message.payload) + _OVERHEAD_BYTES
         if len(self._events) < _MAX_EVENTS + self._outbox_max_size:  # or nobody polls
@@ -1504,9 +1505,8 @@ class TBDeviceMqttClient:
 
     def _outbox_pump(self):
         """Send as much as the window and the socket allow."""
-        while self._outbox_sent < min(self._outbox_window, len(self._outbox)):
-            if not self._link.can_send():
-                return
+        window = 1 if self._outbox_failures else _WINDOW
+        while self._outbox_sent < min(window, len(self._outbox)) and self._link.can_send():
             self._outbox_send(self._outbox_batch())
 
     def _outbox_batch(self):
@@ -1521,7 +1521,7 @@ class TBDeviceMqttClient:
 
     def _batch_bytes(self, message):
         """What *message* adds to a batch; more than any has room for if it must travel alone."""
-        if message.failures or not self._is_late(message):
+        if self._outbox_failures or not self._is_late(message):
             return _BATCH_BYTES
         return len(message.payload) + (message.payload.count(b"\n") + 1) * _STAMP_BYTES
 
@@ -1562,27 +1562,25 @@ class TBDeviceMqttClient:
         for message in self._outbox[: self._outbox_sent]:
             if message.packet_id == packet_id:
                 self._outbox_sent -= 1
-                self._outbox_window = _WINDOW
                 self.stats["acknowledged"] += 1
                 self._outbox_end(message, self.on_publish)
 
     def _outbox_rewind(self, is_lost):
         """Nothing is in flight any more: all that was begins again.
 
-        If the server went away with nothing but one packet unanswered, that is a mark against it.
+        The first loss makes the message at the front travel alone. Each further one is a mark
+        against it, if all of it went out and it was the server that went away.
         """
-        flying = self._outbox[: self._outbox_sent]
-        if not flying:
-            return
-        self._outbox_sent, self._outbox_window = 0, 1
-        is_one_packet = flying[0].packet_id == flying[-1].packet_id
-        is_suspect = is_one_packet and is_lost and not self._link.unsent
-        for message in flying:
+        for message in self._outbox[: self._outbox_sent]:
             message.flags |= _DUP
-            if is_suspect:
-                message.failures += 1  # from now on each alone, to find the one
-                if len(flying) == 1 and message.failures >= _MAX_FAILURES:
-                    self._outbox_drop(message, "lost connection %d times" % message.failures)
+        if not self._outbox_sent:
+            return
+        self._outbox_sent = 0
+        if not self._outbox_failures or (is_lost and not self._link.unsent):
+            self._outbox_failures += 1
+        if self._outbox_failures >= _MAX_FAILURES:
+            reason = "lost connection %d times" % self._outbox_failures
+            self._outbox_drop(self._outbox[0], reason)
 
     def _epoch_ms(self):
         """What makes a monotonic time a ThingsBoard ``ts``; 0 while the clock is not set.
