@@ -289,7 +289,7 @@ def _check_time(data):
 def _telemetry(data, limit, left_out=None):
     """``[(time is given, readings), ...]`` of what `send_telemetry` takes, one entry a message.
 
-    Readings are kept one a line: JSON text has no newline.
+    Readings are kept one a line: within JSON text there is no newline.
     """
     if not isinstance(data, (list, tuple)):
         data = (data,)
@@ -307,7 +307,7 @@ def _telemetry(data, limit, left_out=None):
             if has_time:
                 text = b'{"ts":%d,"values":%s}' % (ts, text)
             if room > 0 and messages[-1][0] == has_time:
-                messages[-1] = (has_time, messages[-1][1] + b"\n" + text)
+                messages[-1] = (has_time, b"[%s,\n%s]" % (messages[-1][1].strip(b"[]"), text))
             else:
                 messages.append((has_time, text))
                 room = limit - size
@@ -1507,56 +1507,42 @@ class TBDeviceMqttClient:
         """Send as much as the window and the socket allow."""
         window = 1 if self._outbox_failures else _WINDOW
         while self._outbox_sent < min(window, len(self._outbox)) and self._link.can_send():
-            self._outbox_send(self._outbox_batch())
+            self._outbox_send()
 
-    def _outbox_batch(self):
-        """The next messages that travel as one packet: one, or late readings together."""
-        batch, room = [], min(_BATCH_BYTES, self._message_limit())
+    def _outbox_send(self):
+        """Send the next message, or as many late readings as fit into one packet."""
+        first = self._outbox[self._outbox_sent]
+        flags = first.flags
+        batch, stamped, room = [], b"", min(_BATCH_BYTES, self._message_limit())
         for message in self._outbox[self._outbox_sent :]:
-            room -= self._batch_bytes(message)
-            if batch and (room < 0 or message.flags != batch[0].flags):
+            readings = self._outbox_stamped(message)
+            room -= len(readings)
+            if batch and (not readings or room <= 0 or message.flags != flags):
                 break
             batch.append(message)
-        return batch
-
-    def _batch_bytes(self, message):
-        """What *message* adds to a batch; more than any has room for if it must travel alone."""
-        if self._outbox_failures or not self._is_late(message):
-            return _BATCH_BYTES
-        return len(message.payload) + (message.payload.count(b"\n") + 1) * _STAMP_BYTES
-
-    def _is_late(self, message):
-        """Whether its readings have to tell their time, and can."""
-        if not message.captured_ms or _now_ms() - message.captured_ms < _LATE_MS:
-            return False
-        return bool(self._epoch_ms())
-
-    def _outbox_send(self, messages):
-        first = messages[0]
-        payload = first.payload
-        if first.captured_ms is not None:
-            payload = self._outbox_telemetry(messages)
-        self.stats["resent" if first.flags & _DUP else "sent"] += 1
+            stamped += readings
+            if not stamped or self._outbox_failures:
+                break
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
-        for message in messages:
+        self.stats["resent" if flags & _DUP else "sent"] += 1
+        for message in batch:
             message.packet_id = packet_id
-            if not first.flags & _QOS_1:
+            if flags & _QOS_1:
+                self._outbox_sent += 1
+            else:
                 self._outbox_end(message, self.on_publish)
-        if first.flags & _QOS_1:
-            self._outbox_sent += len(messages)
-        self._link.publish(first.topic, payload, first.flags, packet_id)
+        payload = b"[%s]" % stamped[1:] if stamped else first.payload
+        self._link.publish(first.topic, payload, flags, packet_id)
 
-    def _outbox_telemetry(self, messages):
-        """The payload of *messages*. Late readings tell their time, if the clock is set."""
-        readings = []
-        for message in messages:
-            ts = self._is_late(message) and message.captured_ms
-            for reading in message.payload.split(b"\n"):
-                if ts:
-                    reading = b'{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
-                    ts += 1  # of two values of a key at one time the server keeps the last
-                readings.append(reading)
-        return readings[0] if len(readings) == 1 else b"[%s]" % b",".join(readings)
+    def _outbox_stamped(self, message):
+        """Its readings, each with its time, if they are late and the clock is set."""
+        stamped = b""
+        ts = message.captured_ms
+        if ts and _now_ms() - ts >= _LATE_MS and self._epoch_ms():
+            for reading in message.payload.strip(b"[]").split(b",\n"):
+                stamped += b',{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
+                ts += 1  # of two values of a key at one time the server keeps the last
+        return stamped
 
     def _link_acknowledged(self, packet_id):
         for message in self._outbox[: self._outbox_sent]:
