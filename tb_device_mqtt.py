@@ -287,31 +287,27 @@ def _check_time(data):
 
 
 def _telemetry(data, limit, left_out=None):
-    """``[(time is given, readings), ...]`` of what `send_telemetry` takes, one entry a message.
-
-    Readings are kept one a line: within JSON text there is no newline.
-    """
+    """Payloads of what `send_telemetry` takes: a reading, or a list with one reading a line."""
     if not isinstance(data, (list, tuple)):
         data = (data,)
     elif not data:
         raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
-    messages, room = [], 0
+    payloads, room = [], 0
     for values in data:
         ts = _check_time(values)
-        has_time = ts is not None
-        if has_time:
+        if ts is not None:
             values = values["values"]
         for text in _objects(_check_values(values, left_out), limit - _STAMP_BYTES):
             size = _STAMP_BYTES + len(text)
             room -= size
-            if has_time:
+            if ts is not None:
                 text = b'{"ts":%d,"values":%s}' % (ts, text)
-            if room > 0 and messages[-1][0] == has_time:
-                messages[-1] = (has_time, b"[%s,\n%s]" % (messages[-1][1].strip(b"[]"), text))
+            if room > 0:
+                payloads[-1] = b"[%s,\n%s]" % (payloads[-1].strip(b"[]"), text)
             else:
-                messages.append((has_time, text))
+                payloads.append(text)
                 room = limit - size
-    return messages
+    return payloads
 
 
 def _check_size(name, data, limit):
@@ -958,11 +954,11 @@ class _Link:
 class _Message:
     """An entry of the outbox: kept until it is acknowledged."""
 
-    def __init__(self, topic, payload, flags=_QOS_1, captured_ms=None):
+    def __init__(self, topic, payload, flags=_QOS_1, captured_ms=0):
         self.topic = topic
         self.payload = payload
         self.flags = flags
-        self.captured_ms = captured_ms  # readings: when, 0 if they say so themselves; else None
+        self.captured_ms = captured_ms  # of readings alone: when
         self.id = 0  # given with a place in the queue
         self.packet_id = 0  # in flight: its neighbours may have the same
 
@@ -1468,7 +1464,7 @@ class TBDeviceMqttClient:
             len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
         ):
             for old in self._outbox[self._outbox_sent :]:
-                if old.captured_ms is not None:
+                if old.captured_ms:
                     break  # the oldest telemetry
             else:
                 old = self._outbox[self._outbox_sent]
@@ -1540,7 +1536,9 @@ class TBDeviceMqttClient:
         ts = message.captured_ms
         if ts and _now_ms() - ts >= _LATE_MS and self._epoch_ms():
             for reading in message.payload.strip(b"[]").split(b",\n"):
-                stamped += b',{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
+                if not reading.startswith(b'{"ts":'):  # else it tells its own
+                    reading = b'{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
+                stamped += b"," + reading
                 ts += 1  # of two values of a key at one time the server keeps the last
         return stamped
 
@@ -1586,7 +1584,7 @@ class TBDeviceMqttClient:
     def send_telemetry(self, data: Any, quality_of_service: Optional[int] = None) -> Optional[int]:
         """Send readings.
 
-        :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
+        :param data: ``{key: value}``; a list of those; ``{"ts":ms, "values": {key: value}}``
             with the time in milliseconds since 1970; a list of those. A reading without time
             gets the server's, or if it waited for 0.1 s its own time of capture. Of two values of
             one key at one time the server keeps the last: give such readings their ``ts``
@@ -1599,17 +1597,15 @@ class TBDeviceMqttClient:
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         flags = self._given(quality_of_service) << 1
-        messages = _telemetry(data, self._message_limit(), self._left_out)
-        message: Optional[_Message] = None
-        for has_time, readings in messages:
-            captured_ms = 0
-            if not has_time:
-                captured_ms = max(_now_ms(), self._outbox_stamp_ms + 1)
-                self._outbox_stamp_ms = captured_ms + readings.count(b"\n")
-            message = _Message(self._topics[_TELEMETRY], readings, flags, captured_ms)
+        message_id = None
+        for payload in _telemetry(data, self._message_limit(), self._left_out):
+            captured_ms = max(_now_ms(), self._outbox_stamp_ms + 1)
+            self._outbox_stamp_ms = captured_ms + payload.count(b"\n")
+            message = _Message(self._topics[_TELEMETRY], payload, flags, captured_ms)
             self._outbox_put(message)
+            message_id = message.id
         self._outbox_try()
-        return None if message is None else message.id
+        return message_id
 
     def _given(self, quality_of_service):
         if quality_of_service is None:

@@ -336,7 +336,7 @@ def test_json_has_no_spaces(client, device):
     assert rpc(client, device, "echo", nested) == nested
     flush(client)
     payloads = [payload for _, payload in sent(device)]
-    assert len(payloads) == 7
+    assert len(payloads) == 6
     assert [payload for payload in payloads if b" " in payload] == []
     assert all(json.loads(payload) for payload in payloads)
 
