@@ -1392,11 +1392,10 @@ class TBDeviceMqttClient:
         self._listen(name + 1)  # where its answers come
         number = str(self._last_id + 1)
         request = _Message(self._topics[name] + number, body)
-        self._outbox_put(request)
+        self._send(request)
         first = (request.id,) if name == _RPC_REQUEST else ()  # what the callback gets before all
         deadline = ticks_add(ticks_ms(), limit_ms)
         self._requests[self._topics[name + 1] + number] = (request, callback, first, deadline)
-        self._outbox_try()
         return request.id
 
     def _on_answer(self, topic, result):
@@ -1444,11 +1443,15 @@ class TBDeviceMqttClient:
         """Messages that the server has not acknowledged yet."""
         return len(self._outbox)
 
-    def _send(self, topic, payload, quality_of_service, flags=0):
-        """Queue a message and send what can be sent. Its number, which `on_publish` tells."""
-        message = _Message(topic, payload, quality_of_service << 1 | flags)
+    def _send(self, message):
+        """Queue it and send what can be sent. Its number, which `on_publish` tells.
+
+        From inside a handler `check_for_msg` sends it a moment later: a board's pystack is too
+        small for all these calls on top of those that led there.
+        """
         self._outbox_put(message)
-        self._outbox_try()
+        if not self._is_delivering:
+            self._outbox_pump()
         return message.id
 
     def _message_limit(self):
@@ -1490,14 +1493,6 @@ class TBDeviceMqttClient:
         message.packet_id = 0  # as if it had never left
         self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
         self._outbox_end(message, self.on_drop, message.payload, reason)
-
-    def _outbox_try(self):
-        """Send at once, but from inside a handler: there `check_for_msg` does it a moment later.
-
-        A board's pystack is too small for all these calls on top of those that led to the handler.
-        """
-        if not self._is_delivering:
-            self._outbox_pump()
 
     def _outbox_pump(self):
         """Send as much as the window and the socket allow."""
@@ -1602,9 +1597,7 @@ class TBDeviceMqttClient:
             captured_ms = max(_now_ms(), self._outbox_stamp_ms + 1)
             self._outbox_stamp_ms = captured_ms + payload.count(b"\n")
             message = _Message(self._topics[_TELEMETRY], payload, flags, captured_ms)
-            self._outbox_put(message)
-            message_id = message.id
-        self._outbox_try()
+            message_id = self._send(message)
         return message_id
 
     def _given(self, quality_of_service):
@@ -1627,11 +1620,11 @@ class TBDeviceMqttClient:
 
         Arguments, result and errors as of `send_telemetry`.
         """
-        quality_of_service = self._given(quality_of_service)
+        flags = self._given(quality_of_service) << 1
         texts = _objects(_check_values(data, self._left_out), self._message_limit())
         message_id = None
         for text in texts:
-            message_id = self._send(self._topics[_ATTRIBUTES], text, quality_of_service)
+            message_id = self._send(_Message(self._topics[_ATTRIBUTES], text, flags))
         return message_id
 
     def request_attributes(
@@ -1832,12 +1825,10 @@ class TBDeviceMqttClient:
         payload = _json(None if response is None else _check_value("response", response))
         _check_size("response", payload, self._message_limit())
         reply = _Message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
-        self._outbox_put(reply)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id:
                 remembered[2] = reply
-        self._outbox_try()
-        return reply.id
+        return self._send(reply)
 
     def _rpc_is_repeated(self, request_id, payload):
         """Whether this very request was executed before; its reply, if known, is sent again."""
@@ -1913,7 +1904,7 @@ class TBDeviceMqttClient:
             body["secretKey"] = secret_key
         if duration_ms is not None:
             body["durationMs"] = int(_check_number("duration_ms", duration_ms, 1, 1e12))
-        return self._send(_CLAIM, _json(body), 1)
+        return self._send(_Message(_CLAIM, _json(body)))
 
     claim = claim_device
 
@@ -1934,10 +1925,10 @@ class TBDeviceMqttClient:
 
         ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
         """
-        quality_of_service = self._given(quality_of_service)
+        flags = self._given(quality_of_service) << 1 | (_RETAIN if retain else 0)
         _check_name("topic", topic, "+#")
         payload = _check_payload(payload)
-        return self._send(topic, payload, quality_of_service, _RETAIN if retain else 0)
+        return self._send(_Message(topic, payload, flags))
 
     def subscribe(
         self, topic: str, callback: Any, quality_of_service: Optional[int] = None
