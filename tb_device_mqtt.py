@@ -274,18 +274,6 @@ def _objects(values, limit):
     return texts
 
 
-def _check_time(data):
-    """``ts`` of a telemetry dict; None: it is a dict of values."""
-    if not isinstance(data, dict) or "ts" not in data or "values" not in data:
-        return None
-    ts = data["ts"]
-    if isinstance(ts, bool) or not isinstance(ts, int):
-        raise TypeError("'ts' %r: ms since 1970" % (ts,))
-    if len(data) > 2:
-        raise ValueError("%r: 'ts' and 'values' only" % (list(data),))
-    return ts
-
-
 def _telemetry(data, limit, left_out=None):
     """Payloads of what `send_telemetry` takes: a reading, or a list with one reading a line."""
     if not isinstance(data, (list, tuple)):
@@ -294,8 +282,13 @@ def _telemetry(data, limit, left_out=None):
         raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
     payloads, room = [], 0
     for values in data:
-        ts = _check_time(values)
-        if ts is not None:
+        ts = None
+        if isinstance(values, dict) and "ts" in values and "values" in values:
+            ts = values["ts"]
+            if isinstance(ts, bool) or not isinstance(ts, int):
+                raise TypeError("'ts' %r: ms since 1970" % (ts,))
+            if len(values) > 2:
+                raise ValueError("%r: 'ts' and 'values' only" % (list(values),))
             values = values["values"]
         for text in _objects(_check_values(values, left_out), limit - _STAMP_BYTES):
             size = _STAMP_BYTES + len(text)
