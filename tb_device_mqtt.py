@@ -1448,8 +1448,8 @@ class TBDeviceMqttClient:
         return message.id
 
     def _message_limit(self):
-        limit = min(self.max_message_bytes, _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES)
-        return min(limit, self._outbox_max_bytes - _OVERHEAD_BYTES)
+        queue_bytes = self._outbox_max_bytes - _OVERHEAD_BYTES
+        return min(self.max_message_bytes, queue_bytes, _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES)
 
     def _outbox_put(self, message):
         _check_size(message.topic, message.payload, self._message_limit())
@@ -1545,11 +1545,10 @@ class TBDeviceMqttClient:
         """
         for message in self._outbox[: self._outbox_sent]:
             message.flags |= _DUP
-        if not self._outbox_sent:
-            return
-        self._outbox_sent = 0
-        if not self._outbox_failures or (is_lost and not self._link.unsent):
+        is_suspect = is_lost and not self._link.unsent
+        if self._outbox_sent and (is_suspect or not self._outbox_failures):
             self._outbox_failures += 1
+        self._outbox_sent = 0
         if self._outbox_failures >= _MAX_FAILURES:
             reason = "lost connection %d times" % self._outbox_failures
             self._outbox_drop(self._outbox[0], reason)
