@@ -1293,7 +1293,8 @@ class TBDeviceMqttClient:
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
             self._outbox_rewind(was_connected and state == _WAITING)
-            self._requests_interrupt(state)
+            while self._requests_expire(state):
+                pass
             if was_connected:
                 self._tell(self.on_disconnect, int(state != _STOPPED))
         self._tell(self.on_state, state, reason)
@@ -1400,30 +1401,33 @@ class TBDeviceMqttClient:
         if callback is not None:
             self._call(callback, first + (result, None))
 
-    def _request_fail(self, topic, error):
-        request, callback, first, _ = self._requests.pop(topic)
+    def _requests_expire(self, state=None):
+        """End one that gets no answer, and say whether there was one.
+
+        *state*: what the link fell back to. None: it stands, and the deadlines count.
+        """
+        now = ticks_ms()
+        for topic in self._requests:
+            request, callback, first, deadline = self._requests[topic]
+            if state is None:
+                if ticks_diff(now, deadline) >= 0:
+                    error: TBError = TBTimeoutError("no answer on %s in time" % topic)
+                    break
+            elif state == _STOPPED or (first and request not in self._outbox):
+                error = TBError("disconnected before the answer")  # what a call did nobody knows
+                break
+            else:
+                self._outbox_again(request)  # asking for attributes again does no harm
+        else:
+            return False
+        del self._requests[topic]
         if request in self._outbox[self._outbox_sent :]:
             self._outbox_end(request, None)  # nobody wants to know any more
         if request.payload == _EVERYTHING and callback is None:
             callback = self._attributes_read
         if callback is not None:
             self._events.append((callback, first + (None, error)))
-
-    def _requests_expire(self):
-        now = ticks_ms()
-        for topic in self._requests:
-            if ticks_diff(now, self._requests[topic][3]) >= 0:
-                self._request_fail(topic, TBTimeoutError("no answer on %s in time" % topic))
-                return  # one a poll: the dict has changed
-
-    def _requests_interrupt(self, state):
-        """Asking for attributes again does no harm; what a call of ours has done nobody knows."""
-        for topic in list(self._requests):
-            request, _, is_call, _ = self._requests[topic]
-            if state == _STOPPED or (is_call and request not in self._outbox):
-                self._request_fail(topic, TBError("disconnected before the answer"))
-            else:
-                self._outbox_again(request)
+        return True
 
     # --- client: outbox ------------------------------------------------------------------------
     # Whatever is to be sent enters at the end of one bounded list. Its front is in flight: sent
