@@ -1685,24 +1685,38 @@ class TBDeviceMqttClient:
         """Forget all attribute subscriptions."""
         self.unsubscribe_from_attribute("*")
 
-    def _on_attributes_changed(self, data, deleted):
-        """*deleted*: the keys that are gone; None: *data* was pushed and says so itself."""
+    def _on_attributes_changed(self, changed, deleted):
+        """Keep it in `shared`, if that is used, and tell the subscriptions.
+
+        *deleted*: the keys that are gone; None: *changed* was pushed and may say so itself.
+        """
         if deleted is None:
-            deleted = _object(data).get("deleted")
-            if not isinstance(deleted, list) or len(data) > 1:
+            deleted = _object(changed).get("deleted")
+            if isinstance(deleted, list) and len(changed) == 1:
+                changed = {}
+                for key in deleted:
+                    _check_name("key", key)
+            else:
                 deleted = ()  # an attribute of that name
-            for key in deleted:
-                _check_name("key", key)
-        if self._attributes_shared is not None:
-            self._attributes_keep({} if deleted else data, deleted)
-        told = []  # each callback once
-        for watch in list(self._attributes_watches):
-            _, key, callback = watch
-            is_meant = key is None or key in (deleted or data)
-            # A callback may unsubscribe another.
-            if is_meant and callback not in told and watch in self._attributes_watches:
-                told.append(callback)
-                self._call(callback, (data, None))
+        shared, defaults = self._attributes_shared, self._attributes_defaults
+        if shared is not None:
+            for key in changed:  # what stands there before the server's first value is the default
+                defaults.setdefault(key, shared.get(key))
+                shared[key] = changed[key]
+            for key in list(defaults):
+                if key in deleted:
+                    shared[key] = defaults.pop(key)
+                    if shared[key] is None:
+                        del shared[key]
+        for keys, data in ((changed, changed), (deleted, {"deleted": deleted})):
+            told = []  # each callback once
+            for watch in list(self._attributes_watches):
+                _, key, callback = watch
+                is_meant = keys and (key is None or key in keys)
+                # A callback may unsubscribe another.
+                if is_meant and callback not in told and watch in self._attributes_watches:
+                    told.append(callback)
+                    self._call(callback, (data, None))
 
     @property
     def shared(self) -> "dict[str, Any]":
@@ -1737,22 +1751,7 @@ class TBDeviceMqttClient:
         for key in self._attributes_defaults:
             if is_all and key not in values:
                 deleted.append(key)
-        if changed:
-            self._on_attributes_changed(changed, ())
-        if deleted:
-            self._on_attributes_changed({"deleted": deleted}, deleted)
-
-    def _attributes_keep(self, values, deleted):
-        """What stands in `shared` before the server's first value is the default."""
-        shared, defaults = self._attributes_shared, self._attributes_defaults
-        for key in values:
-            defaults.setdefault(key, shared.get(key))
-        shared.update(values)
-        for key in deleted:
-            if key in defaults:
-                shared[key] = defaults.pop(key)
-                if shared[key] is None:
-                    del shared[key]
+        self._on_attributes_changed(changed, deleted)
 
     # --- client: rpc ---------------------------------------------------------------------------
     # Server-side RPC: the server calls, we reply under the same number. The server pushes what is
