@@ -1394,10 +1394,18 @@ class TBDeviceMqttClient:
 
     def _on_answer(self, topic, result):
         request, callback, first, _ = self._requests[topic]
-        shared = {} if first else _object(_object(result).get("shared", {}))
+        values = {} if first else _object(_object(result).get("shared", {}))
         del self._requests[topic]
-        if self._attributes_shared is not None:
-            self._attributes_compare(shared, request.payload == _EVERYTHING)
+        shared = self._attributes_shared
+        if shared is not None:  # what differs is told as a push would have told it
+            changed, deleted = {}, []
+            for key in values:
+                if shared.get(key) != values[key]:
+                    changed[key] = values[key]
+            for key in self._attributes_defaults:
+                if request.payload == _EVERYTHING and key not in values:
+                    deleted.append(key)
+            self._on_attributes_changed(changed, deleted)
         if callback is not None:
             self._call(callback, first + (result, None))
 
@@ -1741,17 +1749,6 @@ class TBDeviceMqttClient:
             if callback is None and request.payload == _EVERYTHING:
                 return  # asked already, and asked again until the answer comes
         self.request_attributes()
-
-    def _attributes_compare(self, values, is_all):
-        """What differs from `shared` is told as a push would have told it."""
-        changed, deleted = {}, []
-        for key in values:
-            if self._attributes_shared.get(key) != values[key]:
-                changed[key] = values[key]
-        for key in self._attributes_defaults:
-            if is_all and key not in values:
-                deleted.append(key)
-        self._on_attributes_changed(changed, deleted)
 
     # --- client: rpc ---------------------------------------------------------------------------
     # Server-side RPC: the server calls, we reply under the same number. The server pushes what is
