@@ -1151,8 +1151,7 @@ class TBDeviceMqttClient:
         self._attributes_shared: Any = None
         self._attributes_defaults: Any = {}  # of what the server knows; None: there is none
 
-        self._rpc_handler = None
-        self._rpc_methods = {}
+        self._rpc_methods = {}  # name -> function; None -> the handler of all others
         self._rpc_memory = []  # [request id, checksum of the request, reply or None, time]
 
     @classmethod
@@ -1762,12 +1761,12 @@ class TBDeviceMqttClient:
             ``{"method": ..., "params": ...}``. What it returns is the reply; if it returns None,
             it has sent one with `send_rpc_reply`, or will. None: no handler
         """
-        if handler is not None:
-            _check_callback(handler)
-        self._rpc_handler = handler
         if handler is None:
+            self._rpc_methods.pop(None, None)
             self._unlisten(self._topics[_RPC_REQUEST] + "+")
         else:
+            _check_callback(handler)
+            self._rpc_methods[None] = handler
             self._listen(_RPC_REQUEST)
 
     def rpc(self, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -1794,8 +1793,8 @@ class TBDeviceMqttClient:
         _check_name("method", method)
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
-        elif self._rpc_handler is not None:
-            result = self._call(self._rpc_handler, (request_id, request))
+        elif None in self._rpc_methods:
+            result = self._call(self._rpc_methods[None], (request_id, request))
             if result is None:
                 return  # it sends its own reply
         else:
@@ -1957,7 +1956,7 @@ class TBDeviceMqttClient:
             is_used = self._attributes_watches or self._attributes_shared is not None
         else:
             is_rpc = topic == self._topics[_RPC_REQUEST] + "+"
-            is_used = is_rpc and (self._rpc_methods or self._rpc_handler is not None)
+            is_used = is_rpc and self._rpc_methods
         try:
             is_used = is_used or self._plain[topic]
         except (KeyError, TypeError):
