@@ -1814,7 +1814,6 @@ class TBDeviceMqttClient:
         """
         request_id = int(request_id)
         payload = _json(None if response is None else _check_value("response", response))
-        _check_size("response", payload, self._message_limit())
         reply = _Message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id:
