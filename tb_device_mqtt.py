@@ -1381,18 +1381,18 @@ class TBDeviceMqttClient:
             raise TBError("%d requests wait already" % _MAX_REQUESTS)
         if timeout is None:
             timeout = self.request_timeout
-        limit_ms = int(_check_number("timeout", timeout, 0, 86400) * 1000)
+        limit = int(_check_number("timeout", timeout, 0, 86400) * 1000)
         self._listen(name + 1)  # where its answers come
         number = str(self._last_id + 1)
         request = _Message(self._topics[name] + number, body)
         self._send(request)
         first = (request.id,) if name == _RPC_REQUEST else ()  # what the callback gets before all
-        deadline = ticks_add(ticks_ms(), limit_ms)
-        self._requests[self._topics[name + 1] + number] = (request, callback, first, deadline)
+        answer = self._topics[name + 1] + number
+        self._requests[answer] = (request, callback, first, ticks_ms(), limit)
         return request.id
 
     def _on_answer(self, topic, result):
-        request, callback, first, _ = self._requests[topic]
+        request, callback, first, *_ = self._requests[topic]
         values = {} if first else _object(_object(result).get("shared", {}))
         del self._requests[topic]
         shared = self._attributes_shared
@@ -1415,10 +1415,10 @@ class TBDeviceMqttClient:
         """
         now = ticks_ms()
         for topic in self._requests:
-            request, callback, first, deadline = self._requests[topic]
+            request, callback, first, since, limit = self._requests[topic]
             if state is None:
-                if ticks_diff(now, deadline) >= 0:
-                    error: TBError = TBTimeoutError("no answer on %s in time" % topic)
+                if ticks_diff(now, since) >= limit:
+                    error: TBError = TBTimeoutError("no %s in %g s" % (topic, limit / 1000))
                     break
             elif state == _STOPPED or (first and request not in self._outbox):
                 error = TBError("disconnected before the answer")  # what a call did nobody knows
@@ -1744,7 +1744,7 @@ class TBDeviceMqttClient:
         """Ask for all attributes, for those who use `shared`."""
         if self._attributes_shared is None or not self.connected:
             return
-        for request, callback, _, _ in self._requests.values():
+        for request, callback, *_ in self._requests.values():
             if callback is None and request.payload == _EVERYTHING:
                 return  # asked already, and asked again until the answer comes
         self.request_attributes()

@@ -281,6 +281,7 @@ def test_no_answer_is_a_timeout_error(server, client, device):
     result, exception = ask(client, ["a"], timeout=0.1)
     assert result is None
     assert is_timeout(exception)
+    assert str(exception) == "no %s1 in 0.1 s" % RESPONSE
 
 
 def test_no_answer_within_request_timeout_is_a_timeout_error(server, client, device):
