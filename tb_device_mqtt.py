@@ -84,7 +84,7 @@ _TOPICS = (
 # One text as long as nobody wants them.
 _COMPACT_TOPICS = "v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/"
 _CLAIM = "v1/devices/me/claim"
-_EVERYTHING = b"{}"  # payload of a request without keys
+_EVERYTHING = const(b"{}")  # payload of a request without keys
 
 # --- words: MQTT control packets ---------------------------------------------------------------
 # First byte of the packet, MQTT 3.1.1 section 2.2.1.
