@@ -552,6 +552,17 @@ def test_deleted_keys_reach_the_callbacks_of_those_keys(client, device, changed)
     assert other.calls == []
 
 
+@pytest.mark.parametrize("payload", [b"{}", b'{"deleted":[]}'])
+def test_a_push_of_nothing_is_told_to_nobody(server, client, device, payload):
+    notes = Notes()
+    client.subscribe_to_all_attributes(notes)
+    subscribed(client, device, ATTRIBUTES)
+    server.inject(publish(ATTRIBUTES, payload))
+    assert client.wait_for_msg(5) == 1
+    assert notes.calls == []
+    assert client.stats["unexpected"] == 0
+
+
 def test_an_attribute_that_is_named_deleted_does_not_delete(client, device):
     notes = Notes()
     client.subscribe_to_attribute("deleted", notes)
@@ -918,6 +929,17 @@ def test_deletes_while_offline_reach_the_subscriptions(client, known):
     assert sorted(notes.firsts[0]["deleted"]) == ["limits", "mode"]
     assert dict(client.shared) == {"interval": 10}
     assert other.calls == []
+
+
+def test_a_callback_finds_all_that_happened_while_offline_in_shared(client, known):
+    seen = []
+    run_until(client, lambda: client.shared.get("mode"))
+    client.subscribe_to_all_attributes(lambda *_: seen.append(dict(client.shared)))
+    lose(client, known)
+    known.push_attributes({"mode": "manual"})
+    known.delete_attributes(["limits"])
+    run_until(client, lambda: len(seen) == 2)
+    assert seen == [{"interval": 10, "mode": "manual"}] * 2
 
 
 def test_a_delete_while_offline_brings_the_default_back(client, known):
