@@ -308,13 +308,6 @@ def _check_size(name, data, limit):
         raise ValueError("%r: %d bytes, the limit is %d" % (name, len(data), limit))
 
 
-def _object(value):
-    """What a server sent where a JSON object belongs."""
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    return value
-
-
 def _check_callback(callback):
     """A callable, or as in the reference SDK a tuple of it and a further argument."""
     if not callable(callback[0] if isinstance(callback, tuple) else callback):
@@ -1353,12 +1346,13 @@ class TBDeviceMqttClient:
             if topic in self._requests:
                 self._on_answer(topic, loads(payload))
             elif topic == self._topics[_ATTRIBUTES]:
-                self._on_attributes_changed(loads(payload), None)
+                self._on_attributes(loads(payload))
             elif topic.startswith(self._topics[_RPC_REQUEST]):
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:
                 raise ValueError("unexpected")
-        except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # no handler's
+        except (AttributeError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+            # No handler's: what came is no JSON, or of another shape, or there is no room for it.
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
@@ -1393,18 +1387,18 @@ class TBDeviceMqttClient:
 
     def _on_answer(self, topic, result):
         request, callback, first, *_ = self._requests[topic]
-        values = {} if first else _object(_object(result).get("shared", {}))
-        del self._requests[topic]
+        values = {} if first else result.get("shared", {})
         shared = self._attributes_shared
+        changed, deleted = {}, []
         if shared is not None:  # what differs is told as a push would have told it
-            changed, deleted = {}, []
             for key in values:
                 if shared.get(key) != values[key]:
                     changed[key] = values[key]
             for key in self._attributes_defaults:
                 if request.payload == _EVERYTHING and key not in values:
                     deleted.append(key)
-            self._on_attributes_changed(changed, deleted)
+        del self._requests[topic]
+        self._attributes_change(changed, deleted)
         if callback is not None:
             self._call(callback, first + (result, None))
 
@@ -1692,19 +1686,17 @@ class TBDeviceMqttClient:
         """Forget all attribute subscriptions."""
         self.unsubscribe_from_attribute("*")
 
-    def _on_attributes_changed(self, changed, deleted):
-        """Keep it in `shared`, if that is used, and tell the subscriptions.
+    def _on_attributes(self, pushed):
+        deleted = pushed.get("deleted")
+        if isinstance(deleted, list) and len(pushed) == 1:
+            for key in deleted:
+                _check_name("key", key)
+            self._attributes_change({}, deleted)
+        else:  # it may be an attribute of that name
+            self._attributes_change(pushed, ())
 
-        *deleted*: the keys that are gone; None: *changed* was pushed and may say so itself.
-        """
-        if deleted is None:
-            deleted = _object(changed).get("deleted")
-            if isinstance(deleted, list) and len(changed) == 1:
-                changed = {}
-                for key in deleted:
-                    _check_name("key", key)
-            else:
-                deleted = ()  # an attribute of that name
+    def _attributes_change(self, changed, deleted):
+        """Keep it in `shared`, if that is used, and tell the subscriptions."""
         shared, defaults = self._attributes_shared, self._attributes_defaults
         if shared is not None:
             for key in changed:  # what stands there before the server's first value is the default
@@ -1788,7 +1780,7 @@ class TBDeviceMqttClient:
         request_id = int(request_id)
         if self._rpc_is_repeated(request_id, payload):
             return
-        request = _object(loads(payload))
+        request = loads(payload)
         method = request.get("method")
         _check_name("method", method)
         if method in self._rpc_methods:
