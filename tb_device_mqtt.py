@@ -1498,15 +1498,15 @@ class TBDeviceMqttClient:
         """Send the next message, or as many late readings as fit into one packet."""
         first = self._outbox[self._outbox_sent]
         flags = first.flags
-        batch, stamped, room = [], b"", min(_BATCH_BYTES, self._message_limit())
+        batch, stamped, room = [], [], min(_BATCH_BYTES, self._message_limit())
         for message in self._outbox[self._outbox_sent :]:
             readings = self._outbox_stamped(message)
-            room -= len(readings)
+            room -= len(message.payload) + len(readings) * _STAMP_BYTES
             if batch and (not readings or room <= 0 or message.flags != flags):
                 break
             batch.append(message)
             stamped += readings
-            if not stamped or self._outbox_failures:
+            if not readings or self._outbox_failures:
                 break
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         self.stats["resent" if flags & _DUP else "sent"] += 1
@@ -1516,18 +1516,18 @@ class TBDeviceMqttClient:
                 self._outbox_sent += 1
             else:
                 self._outbox_end(message, self.on_publish)
-        payload = b"[%s]" % stamped[1:] if stamped else first.payload
+        payload = b"[%s]" % b",".join(stamped) if stamped else first.payload
         self._link.publish(first.topic, payload, flags, packet_id)
 
     def _outbox_stamped(self, message):
         """Its readings, each with its time, if they are late and the clock is set."""
-        stamped = b""
+        stamped = []
         ts = message.captured_ms
         if ts and _now_ms() - ts >= _LATE_MS and self._epoch_ms():
             for reading in message.payload.strip(b"[]").split(b",\n"):
                 if not reading.startswith(b'{"ts":'):  # else it tells its own
                     reading = b'{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
-                stamped += b"," + reading
+                stamped.append(reading)
                 ts += 1  # of two values of a key at one time the server keeps the last
         return stamped
 
@@ -1572,7 +1572,7 @@ class TBDeviceMqttClient:
     def send_telemetry(self, data: Any, quality_of_service: Optional[int] = None) -> Optional[int]:
         """Send readings.
 
-        :param data: ``{key: value}``; a list of those; ``{"ts":ms, "values": {key: value}}``
+        :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
             with the time in milliseconds since 1970; a list of those. A reading without time
             gets the server's, or if it waited for 0.1 s its own time of capture. Of two values of
             one key at one time the server keeps the last: give such readings their ``ts``
