@@ -82,8 +82,8 @@ _TOPICS = (
     "v1/devices/me/rpc/response/",
 )
 # One text as long as nobody wants them.
-_COMPACT_TOPICS = "v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/"
-_CLAIM = "v1/devices/me/claim"
+_COMPACT_TOPICS = const("v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/")
+_CLAIM = const("v1/devices/me/claim")
 _EVERYTHING = const(b"{}")  # payload of a request without keys
 
 # --- words: MQTT control packets ---------------------------------------------------------------
@@ -143,19 +143,19 @@ _CLOCK_STEP_MS = const(2000)  # more than that is a set clock, not time.time()'s
 
 # stopped -> waiting -> connecting -> online; the last two fall back to waiting, all to stopped.
 
-_STOPPED = "stopped"  # connect() was not called yet, or disconnect() was
-_WAITING = "waiting"  # for the next attempt
-_CONNECTING = "connecting"  # the attempt is due, or made and not yet accepted
-_ONLINE = "online"
+_STOPPED = const("stopped")  # connect() was not called yet, or disconnect() was
+_WAITING = const("waiting")  # for the next attempt
+_CONNECTING = const("connecting")  # the attempt is due, or made and not yet accepted
+_ONLINE = const("online")
 
 # CONNACK return codes, MQTT 3.1.1 section 3.2.2.3, as ThingsBoard uses them; a line each from 0 on.
 # One text: a tuple of six takes 150 bytes more of a board.
-_REFUSALS = """unknown return code
+_REFUSALS = const("""unknown return code
 it does not speak this version of MQTT
 it wants an access token
 not available, or above a rate limit
 user name or password is wrong
-it does not know this device"""
+it does not know this device""")
 
 
 class TBError(Exception):
@@ -420,7 +420,7 @@ _TCP_NODELAY = const(1)
 
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
 # One text: nested tuples take 700 bytes more of a board.
-_CAUSES = """memory|too little memory left for TLS
+_CAUSES = const("""memory|too little memory left for TLS
 gaierror|unicodeerror|host not known
 refused|nobody listens there
 timed|inprogress|no answer
@@ -429,7 +429,7 @@ mismatch|certificate of another host
 verif|signed|certificate not trusted: tls= takes the path of its CA file
 alert|our TLS refused: is a client certificate wanted?
 ssl|TLS failed: does this port speak it?
-|no connection"""
+|no connection""")
 
 
 class _Link:
