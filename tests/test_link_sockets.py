@@ -669,3 +669,21 @@ def test_an_idle_airlift_is_asked_fifty_times_a_second_at_most(server, device, m
         del commands[:]
         run_for(client, 1)
         assert len(commands) <= 54
+
+
+@pytest.mark.parametrize("failure", (RuntimeError("no answer"), TimeoutError("no answer")))
+def test_an_airlift_that_does_not_answer_costs_the_connection_alone(
+    server, device, monkeypatch, failure
+):
+    """Its co-processor is asked over SPI whether it is still connected."""
+
+    def ask(_socket):
+        raise failure
+
+    with online_client(server, socket_pool=AirLiftPool()) as client:
+        monkeypatch.setattr(AirLiftPool.socket_class, "_connected", ask)
+        run_for(client, 0.2)
+        assert client.state == "waiting"
+        assert "no answer" in str(client.last_error)
+        monkeypatch.undo()
+        run_until(client, lambda: client.connected)
