@@ -913,7 +913,7 @@ class _Link:
 
     def _on_acknowledgement(self, body):
         packet_id = body[0] << 8 | body[1]
-        topics = self._awaited.pop(packet_id, None)
+        topics = self._awaited.get(packet_id)
         if topics is None:
             return
         if packet_id == self._early_id:
@@ -927,6 +927,7 @@ class _Link:
             if code > 2:
                 self._owner.stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("subscription refused: " + topic))
+        self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
 
 
 # --- client: what it is made of ----------------------------------------------------------------

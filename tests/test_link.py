@@ -724,6 +724,29 @@ def test_a_message_without_memory_for_it_goes_by_and_is_acknowledged(world, monk
     assert "no room for a message: 90" in str(world.client.last_error)
 
 
+def test_a_message_without_memory_for_its_acknowledgement_is_sent_again(world):
+    world.go_online()
+    note, failures = world.client._link_acknowledged, [MemoryError()]
+
+    def fail_or_note(packet_id):
+        if failures:
+            raise failures.pop()
+        note(packet_id)
+
+    world.client._link_acknowledged = fail_or_note
+    number = world.client.send_telemetry({"n": 1})
+    (sent,) = world.sent_of(mqtt.PUBLISH)
+    world.socket.feed(mqtt.puback(sent.packet_id))
+    world.run_until(lambda: len(world.pool.sockets) == 2, seconds=30)
+    world.socket.feed(CONNACK)
+    world.settle()
+    (again,) = world.sent_of(mqtt.PUBLISH)
+    world.socket.feed(mqtt.puback(again.packet_id))
+    world.settle()
+    assert world.acknowledged == [number]
+    assert world.client.pending_messages_count == 0
+
+
 def test_an_announced_size_takes_no_memory_before_it_comes(world):
     world.listen()
     world.go_online()
