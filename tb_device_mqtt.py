@@ -760,8 +760,9 @@ class _Link:
             if sent <= 0:
                 return
             self._sent_at = ticks_ms()
-            self.unsent[0] = packet[sent:]
-            if sent == len(packet):
+            if sent < len(packet):
+                self.unsent[0] = packet[sent:]
+            else:
                 self.unsent.pop(0)
             if self._is_airlift:
                 return  # one slice a poll: each takes milliseconds

@@ -1012,6 +1012,23 @@ def test_after_a_partial_send_the_very_same_bytes_are_offered_again(noting, seed
     assert len(noting.sent_of(mqtt.PUBACK)) == 10
 
 
+class FullMemory(bytes):
+    """A packet without memory for one more view, of its end."""
+
+    def __getitem__(self, piece):
+        if piece.start == len(self):
+            raise MemoryError
+        return super().__getitem__(piece)
+
+
+def test_a_packet_that_has_gone_needs_no_memory(world, monkeypatch):
+    world.go_online()
+    monkeypatch.setattr(tb_device_mqtt, "memoryview", FullMemory, raising=False)
+    world.client.publish("a/b", b"once", 0)
+    world.settle()
+    assert [packet.payload for packet in world.sent_of(mqtt.PUBLISH)] == [b"once"]
+
+
 def acknowledge_all(world):
     """Acknowledge what came and was not acknowledged; whether that was all."""
     for packet in world.sent_of(mqtt.PUBLISH):
