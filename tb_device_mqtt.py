@@ -752,9 +752,11 @@ class _Link:
             data = packet[:_SPI_SLICE_BYTES] if self._is_airlift else packet
             if self._is_wiznet:
                 self._socket.settimeout(2)  # 0 would mean: wait for ever
-            sent = self._try(self._socket.send, data)
-            if self._is_wiznet:
-                self._socket.settimeout(0)
+            try:
+                sent = self._try(self._socket.send, data)
+            finally:
+                if self._is_wiznet:
+                    self._socket.settimeout(0)
             if sent is None:
                 sent = len(data)
             if sent <= 0:

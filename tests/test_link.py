@@ -1012,6 +1012,24 @@ def test_after_a_partial_send_the_very_same_bytes_are_offered_again(noting, seed
     assert len(noting.sent_of(mqtt.PUBACK)) == 10
 
 
+def test_a_wiznet_chip_is_read_without_waiting_although_it_could_not_send(clock, monkeypatch):
+    given = []
+    monkeypatch.setattr(FakeSocket, "settimeout", lambda _socket, seconds: given.append(seconds))
+    pool = FakePool()
+    pool._interface = None
+    world = World(clock, pool=pool)
+    world.listen()
+    world.go_online()
+
+    def fail(_data):
+        raise RuntimeError("No data was sent")
+
+    world.socket.send = fail
+    world.socket.feed(mqtt.publish("a/b", b"to be acknowledged", 1))
+    world.run_until(lambda: not world.client.connected)
+    assert given[-2:] == [2, 0]
+
+
 class FullMemory(bytes):
     """A packet without memory for one more view, of its end."""
 
