@@ -469,7 +469,7 @@ class _Link:
         self._ready = None
         self.unsent = []  # packets, as views: of the first what has not gone yet
         self._buffer = self._own_buffer
-        self._filled = self._skip = 0  # bytes
+        self._filled = self._skip = 0  # bytes in the buffer; of them, or beyond, to be forgotten
         self._early_id = 0  # of the first packet that went out before CONNACK, if it is awaited
         self._more = False
         self._fault = None
@@ -603,6 +603,7 @@ class _Link:
             self._lose(reason)
 
     def _poll_without_socket(self):
+        """Announce the attempt when it is due and there is a network, make it one poll later."""
         if self.state == _CONNECTING:
             self._open()  # announced at the poll before
         elif self.state == _ONLINE:
