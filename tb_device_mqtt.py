@@ -266,7 +266,7 @@ def _objects(values, limit):
     texts = []
     for key in values:
         text = _json({key: values[key]})
-        _check_number("bytes of " + key, len(text), 0, limit)
+        _check_size(key, text, limit)
         if texts and len(texts[-1]) + len(text) <= limit + 1:
             texts[-1] = texts[-1][:-1] + b"," + text[1:]
         else:
@@ -301,6 +301,11 @@ def _telemetry(data, limit, left_out=None):
                 payloads.append(text)
                 room = limit - size
     return payloads
+
+
+def _check_size(name, data, limit):
+    if len(data) > limit:
+        raise ValueError("%r: %d bytes, the limit is %d" % (name, len(data), limit))
 
 
 def _check_callback(callback):
@@ -1457,11 +1462,10 @@ class TBDeviceMqttClient:
         return min(self.max_message_bytes, queue_bytes, _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES)
 
     def _outbox_put(self, message):
-        size = len(message.payload)
-        _check_number("bytes of " + message.topic, size, 0, self._message_limit())
+        _check_size(message.topic, message.payload, self._message_limit())
         message.id = self._last_id = self._last_id % _MAX_ID + 1
         self._outbox.append(message)
-        self._outbox_bytes += size + _OVERHEAD_BYTES
+        self._outbox_bytes += len(message.payload) + _OVERHEAD_BYTES
         while (
             len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
         ):

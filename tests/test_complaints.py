@@ -371,7 +371,7 @@ def test_no_limit_is_met_in_silence(server, device):
         client.on_drop = dropped
         client.send_telemetry(many)
         flush(client)
-        with pytest.raises(ValueError, match="bytes of blob 20011: 0 to "):
+        with pytest.raises(ValueError, match="'blob': 20011 bytes"):
             client.send_telemetry({"blob": "x" * 20000})
         for _ in range(100):
             client.subscribe_to_attribute("interval", Notes())

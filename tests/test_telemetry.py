@@ -333,7 +333,7 @@ def test_a_value_above_either_limit_is_refused_by_name(server, device, limit):
     with online_client(server, **options) as client:
         if limit == "max_message_bytes":
             client.max_message_bytes = 1000
-        with pytest.raises(ValueError, match=r"bytes of large \d+: 0 to \d+"):
+        with pytest.raises(ValueError, match=r"large.*limit"):
             client.send_telemetry({"small": 1, "large": "x" * 1000})
         send(client, {"small": "x" * 500})
     assert values(device) == [{"small": "x" * 500}]
