@@ -73,13 +73,15 @@ _ATTRIBUTES_RESPONSE = const(3)
 _RPC_REQUEST = const(4)
 _RPC_RESPONSE = const(5)
 
-_TOPICS = (
-    "v1/devices/me/telemetry",
-    "v1/devices/me/attributes",
-    "v1/devices/me/attributes/request/",
-    "v1/devices/me/attributes/response/",
-    "v1/devices/me/rpc/request/",
-    "v1/devices/me/rpc/response/",
+_TOPICS = const(
+    (
+        "v1/devices/me/telemetry",
+        "v1/devices/me/attributes",
+        "v1/devices/me/attributes/request/",
+        "v1/devices/me/attributes/response/",
+        "v1/devices/me/rpc/request/",
+        "v1/devices/me/rpc/response/",
+    )
 )
 # One text as long as nobody wants them.
 _COMPACT_TOPICS = const("v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/")
@@ -429,7 +431,7 @@ _CAUSES = const("""memory|too little memory left for TLS
 gaierror|unicodeerror|host not known
 refused|nobody listens there
 timed|inprogress|no answer
-expired|yet valid|certificate not valid now: is the clock set?
+expired|yet valid|certificate expired or not yet valid: is the clock set?
 mismatch|certificate of another host
 verif|signed|certificate not trusted: tls= takes the path of its CA file
 alert|our TLS refused: is a client certificate wanted?
