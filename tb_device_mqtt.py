@@ -1520,6 +1520,8 @@ class TBDeviceMqttClient:
             if not readings or self._outbox_failures:
                 break
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
+        payload = b"[%s]" % b",".join(stamped) if stamped else first.payload
+        self._link.publish(first.topic, payload, flags, packet_id)  # if there is memory for it
         self.stats["resent" if flags & _DUP else "sent"] += 1
         for message in batch:
             message.packet_id = packet_id
@@ -1527,8 +1529,6 @@ class TBDeviceMqttClient:
                 self._outbox_sent += 1
             else:
                 self._outbox_end(message, self.on_publish)
-        payload = b"[%s]" % b",".join(stamped) if stamped else first.payload
-        self._link.publish(first.topic, payload, flags, packet_id)
 
     def _outbox_stamped(self, message):
         """Its readings, each with its time, if they are late and the clock is set."""

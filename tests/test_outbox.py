@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 
+import tb_device_mqtt
 from clients import (
     ATTRIBUTES,
     RPC_RESPONSE,
@@ -178,6 +179,31 @@ def test_what_comes_while_the_window_is_full_follows_in_order(server, client, de
     assert client.flush(10)
     assert [row["n"] for row in values(device)] == list(range(60))
     assert device.connects == 1
+
+
+@pytest.mark.parametrize("quality_of_service", [0, 1])
+def test_what_there_is_no_memory_to_send_stays_queued(
+    offline, device, clock, monkeypatch, quality_of_service
+):
+    offline.on_publish = published = Notes()
+    packet, failures = tb_device_mqtt._packet, [MemoryError()]
+
+    def fail_or_build(head, *parts):
+        if failures and head & 0xF0 == 0x30:
+            raise failures.pop()
+        return packet(head, *parts)
+
+    monkeypatch.setattr(tb_device_mqtt, "_packet", fail_or_build)
+    for number in range(5):
+        offline.send_telemetry({"n": number}, quality_of_service)
+    clock.skip(LATE_S)
+    with pytest.raises(MemoryError):
+        offline.connect()
+    assert offline.pending_messages_count == 5
+    connect_and_flush(offline)
+    run_until(offline, lambda: len(published.calls) == 5)
+    assert [row["n"] for row in values(device)] == list(range(5))
+    assert offline.stats["sent"] == len(device.messages)
 
 
 @pytest.mark.parametrize("order", ["reverse", "shuffle"])
