@@ -1398,9 +1398,9 @@ class TBDeviceMqttClient:
         shared = self._attributes_shared
         changed, deleted = {}, []
         if shared is not None:  # what differs is told as a push would have told it
-            for key in values:
-                if shared.get(key) != values[key]:
-                    changed[key] = values[key]
+            for key, value in values.items():
+                if shared.get(key) != value:
+                    changed[key] = value
             for key in self._attributes_defaults:
                 if request.payload == _EVERYTHING and key not in values:
                     deleted.append(key)

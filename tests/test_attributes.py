@@ -358,6 +358,8 @@ def test_an_answer_before_the_puback_of_its_request_is_told(server, client, know
         ("1", b"null"),
         ("1", b'{"shared": 3}'),
         ("1", b'{"shared": null}'),
+        ("1", b'{"shared": [5]}'),
+        ("1", b'{"shared": []}'),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_ignored_and_counted(
