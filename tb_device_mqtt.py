@@ -1536,7 +1536,8 @@ class TBDeviceMqttClient:
         ts = message.captured_ms
         if ts and _now_ms() - ts >= _LATE_MS and self._epoch_ms():
             for reading in message.payload.strip(b"[]").split(b",\n"):
-                if not reading.startswith(b'{"ts":'):  # else it tells its own
+                is_timed = reading.startswith(b'{"ts":') and b',"values":{' in reading
+                if not is_timed:  # "ts" alone is a key like any other
                     reading = b'{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
                 stamped.append(reading)
                 ts += 1  # of two values of a key at one time the server keeps the last
