@@ -1234,9 +1234,9 @@ class TBDeviceMqttClient:
             before its handler runs
         """
         self._link.poll()
-        if self._requests:
-            self._requests_expire()
         handled = self._deliver() if self._events else 0
+        if self._requests:  # behind the answers: after a long pause they have come in time
+            self._requests_expire()
         if self._outbox_sent < len(self._outbox):
             self._outbox_pump()
         return handled

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Attributes: client attributes out, requests for both kinds, shared attributes as they change."""
 
+import time
+
 import pytest
 
 from clients import (
@@ -303,7 +305,18 @@ def test_the_default_timeout_is_ten_seconds(server, client, device, monkeypatch)
     assert is_timeout(answered.calls[0][1])
 
 
-def test_timeout_zero_fails_at_the_next_poll(server, client, device):
+def test_an_answer_that_came_while_nobody_polled_is_told(client, known, monkeypatch):
+    clock = Clock(monkeypatch)
+    answered = Notes()
+    for _ in range(3):
+        client.request_attributes(shared_keys="mode", callback=answered)
+        time.sleep(SOON_S)
+        clock.skip(15)
+        client.check_for_msg()
+    assert answered.calls == [({"shared": {"mode": "auto"}}, None)] * 3
+
+
+def test_timeout_zero_fails_at_once(server, client, device):
     server.faults.response_delay = 60
     assert is_timeout(ask(client, ["a"], timeout=0)[1])
 

@@ -113,7 +113,13 @@ def _on_drop(client, handler):
 
 
 def _late(client, handler):
-    return lambda: client.request_attributes(callback=handler, timeout=0)
+    """The next poll tells what this one has found."""
+
+    def ask():
+        client.request_attributes(callback=handler, timeout=0)
+        client.check_for_msg()
+
+    return ask
 
 
 def _on_connect(client, handler):
