@@ -951,7 +951,7 @@ class _Message:
         self.topic = topic
         self.payload = payload
         self.flags = flags
-        self.captured_ms = captured_ms  # of readings alone: when
+        self.captured_ms = captured_ms  # of telemetry alone: when it was handed over
         self.id = 0  # given with a place in the queue
         self.packet_id = 0  # in flight: its neighbours may have the same
 
@@ -1039,7 +1039,7 @@ class TBDeviceMqttClient:
     on_state: Optional[Callable[..., Any]] = None
     """``on_state(client, user_data, state, reason)``: each change of `state`, and why."""
     on_publish: Optional[Callable[..., Any]] = None
-    """``on_publish(client, user_data, topic, message_id)``: acknowledged by the server."""
+    """``on_publish(client, user_data, topic, message_id)``: acknowledged; of QoS 0: it has left."""
     on_drop: Optional[Callable[..., Any]] = None
     """``on_drop(client, user_data, topic, message_id, payload, reason)``: it won't be sent.
 
@@ -1412,7 +1412,7 @@ class TBDeviceMqttClient:
     def _requests_expire(self, state=None):
         """End one that gets no answer, and say whether there was one.
 
-        *state*: what the link fell back to. None: it stands, and the deadlines count.
+        *state*: what the link has just fallen back to. None: it has not, and the deadlines count.
         """
         now = ticks_ms()
         for topic in self._requests:
