@@ -1358,8 +1358,7 @@ class TBDeviceMqttClient:
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:
                 raise ValueError("unexpected")
-        except (AttributeError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-            # No handler's: what came is no JSON, or of another shape, or there is no room for it.
+        except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             self.stats["unexpected"] += 1
             self._log("message on %s ignored: %s", topic, error)
 
