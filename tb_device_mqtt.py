@@ -1400,9 +1400,10 @@ class TBDeviceMqttClient:
             for key, value in values.items():
                 if shared.get(key) != value:
                     changed[key] = value
-            for key in self._attributes_defaults:
-                if request.payload == _EVERYTHING and key not in values:
-                    deleted.append(key)
+            if request.payload == _EVERYTHING:
+                for key in self._attributes_defaults:
+                    if key not in values:
+                        deleted.append(key)
         del self._requests[topic]
         self._attributes_change(changed, deleted)
         if callback is not None:
@@ -1532,12 +1533,12 @@ class TBDeviceMqttClient:
     def _outbox_stamped(self, message):
         """Its readings, each with its time, if they are late and the clock is set."""
         stamped = []
-        ts = message.captured_ms
-        if ts and _now_ms() - ts >= _LATE_MS and self._epoch_ms():
+        ts, epoch_ms = message.captured_ms, self._epoch_ms()
+        if ts and epoch_ms and _now_ms() - ts >= _LATE_MS:
             for reading in message.payload.strip(b"[]").split(b",\n"):
                 is_timed = reading.startswith(b'{"ts":') and b',"values":{' in reading
                 if not is_timed:  # "ts" alone is a key like any other
-                    reading = b'{"ts":%d,"values":%s}' % (self._outbox_epoch_ms + ts, reading)
+                    reading = b'{"ts":%d,"values":%s}' % (epoch_ms + ts, reading)
                 stamped.append(reading)
                 ts += 1  # of two values of a key at one time the server keeps the last
         return stamped
