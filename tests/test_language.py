@@ -166,8 +166,8 @@ REFUSED = [
     ("json.dumps(x, sort_keys=True)", "json.dumps() with keywords"),
     ("try: pass\nexcept BlockingIOError: pass", "BlockingIOError"),
     (
-        "try: pass\nexcept Exception: pass\ntry: pass\nexcept Exception: pass",
-        "except Exception a second time: one place knows the strangers",
+        3 * "try: pass\nexcept Exception: pass\n",
+        "except Exception a third time: a handler and a server are the strangers",
     ),
     ("f'{f\"{x}\"}'", "f-string inside an f-string"),
     ("f'{x}' 'b{c}'", "brace in the text of an f-string"),
@@ -217,7 +217,7 @@ ALLOWED = [
     "with (a): pass",
     "with open('(') as f: pass",
     "@client.rpc('x')\ndef f(): pass",
-    "try: pass\nexcept Exception: pass",
+    2 * "try: pass\nexcept Exception: pass\n",
 ]
 
 
