@@ -1533,8 +1533,9 @@ class TBDeviceMqttClient:
     def _outbox_stamped(self, message):
         """Its readings, each with its time, if they are late and the clock is set."""
         stamped = []
-        ts, epoch_ms = message.captured_ms, self._epoch_ms()
-        if ts and epoch_ms and _now_ms() - ts >= _LATE_MS:
+        ts = message.captured_ms
+        epoch_ms = self._epoch_ms() if ts and _now_ms() - ts >= _LATE_MS else 0
+        if epoch_ms:
             for reading in message.payload.strip(b"[]").split(b",\n"):
                 is_timed = reading.startswith(b'{"ts":') and b',"values":{' in reading
                 if not is_timed:  # "ts" alone is a key like any other
