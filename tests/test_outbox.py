@@ -717,6 +717,39 @@ def test_to_disconnect_is_no_mark_against_the_message_in_flight(server, client, 
     assert device.client_attributes == {"a": 1}
 
 
+def break_off(client):
+    """The connection goes before all that was written has left."""
+    client._link.unsent.append(memoryview(b"the rest"))
+    client._link._fault = OSError("cut")
+    run_until(client, lambda: not client.connected)
+
+
+def test_what_did_not_leave_as_a_whole_gets_no_mark(server, client, device):
+    client._link.backoff_ms = 1
+    server.faults.mute_puback = True
+    client.send_attributes({"a": 1})
+    for count in range(1, 12):
+        run_until(client, lambda count=count: client.connected and len(device.messages) == count)
+        break_off(client)
+    server.faults.mute_puback = False
+    run_until(client, lambda: client.pending_messages_count == 0)
+    assert client.stats["dropped"] == 0
+    assert device.client_attributes == {"a": 1}
+
+
+def test_after_any_loss_the_first_message_travels_alone(server, client, device):
+    """Otherwise one that makes the server hang up would hide among the others for ever."""
+    client._link.backoff_ms = 1
+    server.faults.mute_puback = True
+    for number in range(5):
+        client.send_attributes({"a": number})
+    run_until(client, lambda: len(device.messages) == 5)
+    break_off(client)
+    run_until(client, lambda: len(device.messages) == 6)
+    run_for(client, 0.1)
+    assert len(device.messages) == 6
+
+
 def test_the_marks_of_a_message_that_was_dropped_are_not_those_of_the_next(server, device):
     with online_client(server, queue_size=1) as client:
         client._link.backoff_ms = 1
