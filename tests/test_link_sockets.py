@@ -687,3 +687,17 @@ def test_an_airlift_that_does_not_answer_costs_the_connection_alone(
         assert "no answer" in str(client.last_error)
         monkeypatch.undo()
         run_until(client, lambda: client.connected)
+
+
+def test_a_socket_that_fails_when_it_is_polled_is_read_instead(server, device, monkeypatch):
+    class Poller:
+        def register(self, _socket, _events):
+            pass
+
+        def poll(self, _timeout):
+            raise OSError(22, "EINVAL")
+
+    monkeypatch.setattr(select, "poll", Poller)
+    with online_client(server) as client:
+        client.send_telemetry({"a": 1})
+        assert client.flush(3)
