@@ -1521,6 +1521,8 @@ class TBDeviceMqttClient:
                 break
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         payload = b"[%s]" % b",".join(stamped) if stamped else first.payload
+        if first.captured_ms:
+            payload = payload.replace(b",\n", b",")  # the newlines are for us
         self._link.publish(first.topic, payload, flags, packet_id)  # if there is memory for it
         self.stats["resent" if flags & _DUP else "sent"] += 1
         for message in batch:
@@ -1738,7 +1740,7 @@ class TBDeviceMqttClient:
             self._attributes_shared = {}
             self._listen(_ATTRIBUTES)
             self._listen(_ATTRIBUTES_RESPONSE)
-            self._events.append((self._attributes_read, ()))
+            self._tell(self._attributes_read)
         return self._attributes_shared
 
     def _attributes_read(self, *_):

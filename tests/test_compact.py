@@ -96,11 +96,11 @@ def test_compact_has_to_be_named():
     "data, payload",
     (
         (READING, READING_JSON),
-        ([{"a": 1}, {"b": [2, None]}], b'[{"a":1},\n{"b":[2,null]}]'),
+        ([{"a": 1}, {"b": [2, None]}], b'[{"a":1},{"b":[2,null]}]'),
         ({"ts": 1700000000000, "values": {"a": 1}}, b'{"ts":1700000000000,"values":{"a":1}}'),
         (
             [{"ts": 5, "values": {"a": 1}}, {"ts": 6, "values": {"a": {"b": "c d"}}}],
-            b'[{"ts":5,"values":{"a":1}},\n{"ts":6,"values":{"a":{"b":"c d"}}}]',
+            b'[{"ts":5,"values":{"a":1}},{"ts":6,"values":{"a":{"b":"c d"}}}]',
         ),
     ),
 )
@@ -324,7 +324,7 @@ def test_nothing_is_sent_that_nobody_reads(server, offline, device):
     )
 
 
-def test_json_has_no_spaces(client, device):
+def test_json_has_no_white_space(client, device):
     device.on_client_rpc = lambda method, params: params
     client.rpc("echo")(lambda params: params)
     nested = {"a": [1, {"b": None}], "c": {"d": 2.5}}
@@ -337,7 +337,7 @@ def test_json_has_no_spaces(client, device):
     flush(client)
     payloads = [payload for _, payload in sent(device)]
     assert len(payloads) == 6
-    assert [payload for payload in payloads if b" " in payload] == []
+    assert [payload for payload in payloads if len(payload.split()) > 1] == []
     assert all(json.loads(payload) for payload in payloads)
 
 
@@ -365,11 +365,11 @@ def test_short_topics_save_19_bytes_a_message(proxy):
     assert sizes == [59, 40]
 
 
-def test_a_message_that_was_sent_again_is_as_short(server, proxy):
+def test_a_message_that_was_sent_again_is_as_short(server, proxy, device):
     server.faults.mute_puback = True
     with new_client(proxy, compact=True) as client:
         client.send_telemetry(READING)
-        run_until(client, lambda: len(sent_packets(proxy)) == 2)
+        run_until(client, lambda: len(device.messages) == 1)
         server.faults.mute_puback = False
         del proxy.transcript[:]
         proxy.cut_now()
