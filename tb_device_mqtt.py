@@ -531,8 +531,10 @@ class _Link:
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
-        socket = self._socket = self._standin.real
+        socket = self._standin.real
         socket.settimeout(0)
+        self._due = self._look_at = self._since = self._received_at = self._pinged_at = ticks_ms()
+        self._socket = socket
         try:  # each packet a segment; otherwise the second waits for the peer's ACK
             socket.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
         except (AttributeError, OSError):
@@ -548,7 +550,6 @@ class _Link:
             self._ready = ready
         except (ImportError, AttributeError, OSError, TypeError, ValueError):
             pass  # not every system can
-        self._due = self._look_at = self._since = self._received_at = self._pinged_at = ticks_ms()
         self._write(bytes(self._standin.sent))
         if self._early:
             self._begin()
@@ -1133,6 +1134,7 @@ class TBDeviceMqttClient:
             "refused_subscriptions": 0,
         }
 
+        self.last_error = None  # has its place before there is no memory for one
         self._events = []  # (handler, arguments) in the order they came; None: a message
         self._is_delivering = False
         self._plain: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
@@ -1233,10 +1235,15 @@ class TBDeviceMqttClient:
         :raises: nothing; see `last_error`, `stats` and the callbacks. A message is acknowledged
             before its handler runs
         """
-        self._link.poll()
-        handled = self._deliver() if self._events else 0
-        if self._requests:  # behind the answers: after a long pause they have come in time
-            self._requests_expire()
+        handled = 0
+        try:
+            self._link.poll()
+            if self._events:
+                handled = self._deliver()
+            if self._requests:  # behind the answers: after a long pause they have come in time
+                self._requests_expire()
+        except MemoryError as error:  # the next poll goes on where this one stopped
+            self.last_error = error
         if self._outbox_sent < len(self._outbox):
             self._outbox_pump()
         return handled
@@ -1500,10 +1507,14 @@ class TBDeviceMqttClient:
         self._outbox_end(message, self.on_drop, message.payload, reason)
 
     def _outbox_pump(self):
-        """Send as much as the window and the socket allow."""
+        """Send as much as the window, the socket and the memory allow."""
         window = 1 if self._outbox_failures else _WINDOW
-        while self._outbox_sent < min(window, len(self._outbox)) and self._link.can_send():
-            self._outbox_send()
+        try:
+            while self._outbox_sent < min(window, len(self._outbox)) and self._link.can_send():
+                self._outbox_send()
+        except MemoryError as error:  # a later poll tries the front alone, which takes least
+            self._outbox_failures = self._outbox_failures or 1
+            self.last_error = error
 
     def _outbox_send(self):
         """Send the next message, or as many late readings as fit into one packet."""

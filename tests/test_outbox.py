@@ -5,6 +5,7 @@
 import json
 import time
 import tracemalloc
+from unittest import mock
 
 import pytest
 
@@ -197,13 +198,42 @@ def test_what_there_is_no_memory_to_send_stays_queued(
     for number in range(5):
         offline.send_telemetry({"n": number}, quality_of_service)
     clock.skip(LATE_S)
-    with pytest.raises(MemoryError):
-        offline.connect()
-    assert offline.pending_messages_count == 5
     connect_and_flush(offline)
+    assert failures == []
     run_until(offline, lambda: len(published.calls) == 5)
+    assert device.wait(lambda device: len(device.telemetry) == 5)
     assert [row["n"] for row in values(device)] == list(range(5))
     assert offline.stats["sent"] == len(device.messages)
+
+
+def test_late_readings_go_one_by_one_where_there_is_no_memory_for_more(
+    offline, device, clock, monkeypatch
+):
+    packet = tb_device_mqtt._packet
+
+    def build_small(head, *parts):
+        if sum(map(len, parts)) > 150:
+            raise MemoryError
+        return packet(head, *parts)
+
+    monkeypatch.setattr(tb_device_mqtt, "_packet", build_small)
+    for number in range(20):
+        offline.send_telemetry({"n": number})
+    clock.skip(LATE_S)
+    connect_and_flush(offline)
+    assert [row["n"] for row in values(device)] == list(range(20))
+    assert device.connects == 1
+
+
+def test_what_was_queued_raises_no_error_that_there_is_no_memory(client, device, monkeypatch):
+    packet = tb_device_mqtt._packet
+    monkeypatch.setattr(tb_device_mqtt, "_packet", mock.Mock(side_effect=MemoryError))
+    assert client.send_telemetry({"n": 1}) == client.send_telemetry({"n": 2}) - 1
+    assert client.pending_messages_count == 2
+    assert isinstance(client.last_error, MemoryError)
+    monkeypatch.setattr(tb_device_mqtt, "_packet", packet)
+    assert client.flush(5)
+    assert [row["n"] for row in values(device)] == [1, 2]
 
 
 @pytest.mark.parametrize("order", ["reverse", "shuffle"])

@@ -348,6 +348,13 @@ def test_packets_that_the_socket_takes_in_parts_arrive_whole(board, device, prox
     assert {row["text"] for row in values(device)} == {"x" * 20000}
 
 
+def test_polls_without_memory_lose_nothing(board, server, device):
+    error, connects = board.play("outages.no_memory", server.port)
+    assert error == (None if board.about[0] == "cpython" else "MemoryError")
+    assert connects == 1
+    assert numbers(device) == list(range(40))
+
+
 def test_a_full_queue_tells_what_it_drops(board, server, device):
     told = board.play("outages.full_queue", server.port)
     telemetry, queue_full = "v1/devices/me/telemetry", "queue full"

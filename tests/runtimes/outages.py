@@ -72,6 +72,23 @@ def stalled(board):
     return board.finish(client, client.stats["connects"])
 
 
+def no_memory(board):
+    """Polls with a heap that gives nothing more; the host has answered meanwhile."""
+    import micropython
+
+    lock = getattr(micropython, "heap_lock", None)  # CPython can't
+    client = board.online_client()
+    for number in range(40):
+        client.send_telemetry({"number": number})
+    time.sleep(0.1)
+    for _ in range(20 if lock else 0):
+        lock()
+        client.check_for_msg()
+        micropython.heap_unlock()
+    error = client.last_error
+    return board.finish(client, [error and type(error).__name__, client.stats["connects"]])
+
+
 def full_queue(board):
     client = board.client(queue_size=4)
     drops = []

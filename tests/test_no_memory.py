@@ -1,0 +1,177 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""Memory runs out inside a poll, at each of its calls in turn: nothing leaves it, nothing is lost.
+
+A board may have none left at any call; what fails here is each call that the module makes.
+"""
+
+import sys
+from itertools import count
+
+import pytest
+
+import tb_device_mqtt
+from clients import values
+from fakes import Clock, MemoryServer
+from tb_device_mqtt import TBDeviceMqttClient
+
+TAKES_NONE = ("len", "isinstance", "hasattr", "callable")
+BUILDERS = vars(tb_device_mqtt)  # its functions that are no methods, they make plain values
+POLLS = 8  # after which each of these lives is quiet
+READINGS = 40  # more than may be in flight
+LAST = -1
+
+
+class Life:
+    """A client with its server, its network and its time."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.server = MemoryServer(clock)
+        self.device = self.server.add_device("Device A", "TOKEN")
+        self.calls = []  # of the handlers
+        self.numbers = set()  # of the readings that were sent
+        self.client = TBDeviceMqttClient(
+            "server.test", access_token="TOKEN", socket_pool=self.server.pool
+        )
+        self.client.rpc("add")(lambda params: self.calls.append("rpc") or params + 1)
+        self.client.subscribe_to_all_attributes(lambda result, *_: self.calls.append(result))
+
+    def deliver(self, ms=10):
+        self.server.pool.deliver()
+        self.clock.advance(ms)
+        self.server.pool.deliver()
+        for socket in self.server.pool.sockets[-1:]:
+            socket.begin_poll()
+
+    def poll(self):
+        self.deliver()
+        self.client.check_for_msg()
+
+    def poll_until(self, condition, polls=6000):
+        for _ in range(polls):
+            if condition():
+                return
+            self.poll()
+        raise AssertionError("%s after %d polls" % (self.client.state, polls))
+
+    def go_online(self):
+        self.client.connect(0)
+        self.poll_until(lambda: self.client.connected)
+
+    def is_settled(self):
+        client = self.client
+        return client.connected and not client.pending_messages_count and not client._requests
+
+    def send_readings(self):
+        self.numbers = set(range(READINGS))
+        for number in self.numbers:
+            self.client.send_telemetry({"n": number})
+
+    def send_last(self):
+        self.client.send_telemetry({"n": LAST})
+        self.poll_until(lambda: LAST in self.received())
+
+    def received(self):
+        """The readings that the server has."""
+        return {row["n"] for row in values(self.device) if "n" in row}
+
+
+def connecting(life):
+    life.client.connect(0)
+
+
+def late_readings(life):
+    life.send_readings()
+    life.clock.advance(3000)
+    life.client.connect(0)
+
+
+def acknowledgements(life):
+    life.go_online()
+    life.send_readings()
+
+
+def lost_connection(life):
+    acknowledgements(life)
+    life.server.pool.socket_now.end()
+
+
+def request(life):
+    life.go_online()
+    life.client.request_attributes(callback=lambda *_: life.calls.append("answer"))
+
+
+def remote_call(life):
+    life.go_online()
+    life.device.call_rpc("add", 1)
+
+
+def large_push(life):
+    life.go_online()
+    life.device.push_attributes({"text": "x" * 3000})
+
+
+def silence(life):
+    life.go_online()
+    life.clock.advance(31000)  # a ping is due
+
+
+LIVES = (
+    connecting,
+    late_readings,
+    acknowledgements,
+    lost_connection,
+    request,
+    remote_call,
+    large_push,
+    silence,
+)
+
+
+class NoMemoryAt:
+    """While it is entered, the call that the module makes after *place* others fails."""
+
+    def __init__(self, place):
+        self._left = place
+        self.has_failed = False
+
+    def __enter__(self):
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+    def _note(self, frame, event, argument):
+        if frame.f_code.co_filename != tb_device_mqtt.__file__:
+            return
+        if event == "c_call":
+            takes_memory = argument.__name__ not in TAKES_NONE
+        else:
+            takes_memory = event == "call" and frame.f_code.co_name in BUILDERS
+        if not takes_memory:
+            return
+        self._left -= 1
+        if self._left < 0:
+            self.has_failed = True
+            raise MemoryError("none left")
+
+
+@pytest.mark.parametrize("number", range(POLLS))
+@pytest.mark.parametrize("begin", LIVES)
+def test_memory_that_runs_out_at_any_call_of_a_poll_costs_no_data(begin, number):
+    for place in count():
+        with Clock() as clock:
+            life = Life(clock)
+            begin(life)
+            for _ in range(number):
+                life.poll()
+            life.deliver()
+            with NoMemoryAt(place) as memory:
+                life.client.check_for_msg()
+            if not memory.has_failed:
+                break
+            life.poll_until(life.is_settled)
+            life.send_last()
+            assert life.received() == life.numbers | {LAST}, place
