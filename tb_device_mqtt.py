@@ -1503,8 +1503,9 @@ class TBDeviceMqttClient:
     def _outbox_drop(self, message, reason):
         self.stats["dropped"] += 1
         message.packet_id = 0  # as if it had never left
-        self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
         self._outbox_end(message, self.on_drop, message.payload, reason)
+        # Last: a logger may send.
+        self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
 
     def _outbox_pump(self):
         """Send as much as the window, the socket and the memory allow."""

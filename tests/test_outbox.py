@@ -654,6 +654,20 @@ def test_what_is_dropped_is_told_to_the_logger_without_its_payload(server, devic
     assert "private" not in logger.text
 
 
+def test_a_logger_may_send_what_it_is_told(server, device):
+    class Reporter:
+        def warning(self, text, *arguments):
+            client.send_telemetry({"log": text % arguments})
+
+    with offline_client(server, queue_size=2, logger=Reporter()) as client:
+        for number in range(4):
+            client.send_telemetry({"n": number})
+        assert client.pending_messages_count == 2
+        client.connect()
+        assert client.flush(5)
+    assert len(device.telemetry) == 2
+
+
 @pytest.mark.parametrize("is_told", [False, True])
 def test_ten_thousand_drops_without_a_poll_stay_bounded(offline, device, is_told):
     dropped = Notes()
