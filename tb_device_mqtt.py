@@ -1846,7 +1846,7 @@ class TBDeviceMqttClient:
                     self._outbox_again(remembered[2])
                 return True
         self._rpc_memory.append([request_id, checksum, None, _now_ms()])
-        del self._rpc_memory[:-_MAX_MESSAGES]
+        del self._rpc_memory[: -_MAX_MESSAGES - len(self._outbox)]  # there are their replies
         return False
 
     def _rpc_forget(self, count):

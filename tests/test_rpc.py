@@ -447,6 +447,21 @@ def test_the_last_requests_that_were_answered_are_all_remembered(client, device)
     assert len(handler.calls) == 4
 
 
+def test_a_flood_is_executed_once_though_no_reply_was_acknowledged_before_a_loss(
+    server, client, device
+):
+    handler = Notes("ok")
+    listen(client, device, handler)
+    replies = [device.call_rpc("method", number, timeout=60) for number in range(30)]
+    server.faults.silent = True
+    run_until(client, lambda: len(handler.calls) == 30)
+    lose(client, device)
+    server.faults.silent = False
+    run_until(client, lambda: all(reply.done() for reply in replies))
+    run_for(client, SOON_S)
+    assert len(handler.calls) == 30
+
+
 def test_a_reply_that_was_lost_is_sent_again_and_nothing_executed_twice(server, client, device):
     handler = Notes("ok")
     listen(client, device, handler)
