@@ -1302,6 +1302,7 @@ class TBDeviceMqttClient:
             while self._requests_expire(state):
                 pass
             if was_connected:
+                self._rpc_forget(_RPC_MEMORY)  # what is old now does not come again
                 self._tell(self.on_disconnect, int(state != _STOPPED))
         self._tell(self.on_state, state, reason)
 

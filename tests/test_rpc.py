@@ -571,6 +571,23 @@ def test_five_minutes_later_what_was_never_answered_is_a_new_request(
     run_until(client, lambda: len(handler.calls) == 2)
 
 
+def test_what_was_not_answered_for_five_minutes_is_not_brought_back_by_a_restart(
+    server, client, device, monkeypatch
+):
+    clock = Clock(monkeypatch)
+    handler = Notes()  # as for one-way requests: nobody ever replies
+    listen(client, device, handler)
+    device.push_rpc("ring", request_id=0)
+    run_until(client, lambda: handler.calls)
+    clock.skip(FIVE_MINUTES_S)
+    run_for(client, SOON_S)
+    server.restart_actors()
+    lose(client, device)
+    run_until(client, lambda: REQUESTS in device.subscriptions)
+    device.push_rpc("ring", request_id=0)
+    run_until(client, lambda: len(handler.calls) == 2)
+
+
 def test_a_request_whose_reply_was_dropped_is_not_executed_twice(server, client, device):
     handler = Notes("ok")
     listen(client, device, handler)
