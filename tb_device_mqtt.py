@@ -1240,7 +1240,8 @@ class TBDeviceMqttClient:
             self._link.poll()
             if self._events:
                 handled = self._deliver()
-            if self._requests:  # behind the answers: after a long pause they have come in time
+            # Behind the answers: after a long pause, or a long handler, they have come in time.
+            if self._requests and not self._link.waiting:
                 self._requests_expire()
         except MemoryError as error:  # the next poll goes on where this one stopped
             self.last_error = error

@@ -316,6 +316,23 @@ def test_an_answer_that_came_while_nobody_polled_is_told(client, known, monkeypa
     assert answered.calls == [({"shared": {"mode": "auto"}}, None)] * 3
 
 
+def test_an_answer_that_came_while_a_handler_waited_is_told(client, known, monkeypatch):
+    clock = Clock(monkeypatch)
+    answer = Notes()
+
+    def wait(*_):
+        client.request_attributes(None, "interval", answer, timeout=5)
+        run_until(client, lambda: client._link.waiting)  # the answer waits for this handler
+        clock.skip(6)
+        client.check_for_msg()
+
+    client.subscribe("v1/devices/me/rpc/request/+", wait)
+    run_until(client, lambda: "v1/devices/me/rpc/request/+" in known.subscriptions)
+    known.push_rpc("wait")
+    run_until(client, lambda: answer.calls)
+    assert answer.calls == [({"shared": {"interval": 10}}, None)]
+
+
 def test_timeout_zero_fails_at_once(server, client, device):
     server.faults.response_delay = 60
     assert is_timeout(ask(client, ["a"], timeout=0)[1])
