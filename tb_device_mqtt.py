@@ -1430,7 +1430,9 @@ class TBDeviceMqttClient:
                 if ticks_diff(now, since) >= limit:
                     error: TBError = TBTimeoutError("no %s in %g s" % (topic, limit / 1000))
                     break
-            elif state == _STOPPED or (first and request not in self._outbox):
+            elif state != _STOPPED and first and (request in self._outbox or self._link.waiting):
+                pass  # the call is made again, or the answer may be among what has come
+            elif state == _STOPPED or first:
                 error = TBError("disconnected before the answer")  # what a call did nobody knows
                 break
             else:

@@ -19,7 +19,7 @@ from clients import (
     values,
 )
 from faults.scripted_broker import publish
-from helpers import run_for, run_until
+from helpers import run_for, run_until, wait_until
 from tb_device_mqtt import TBError, TBTimeoutError
 
 REQUESTS = RPC_REQUEST + "+"
@@ -942,6 +942,20 @@ def test_a_call_is_not_made_again_when_the_link_is_lost_after_its_puback(client,
     assert (told_id, result) == (request_id, None)
     assert isinstance(exception, TBError)
     assert not isinstance(exception, TBTimeoutError)
+    assert len(payloads(device, RPC_REQUEST)) == 1
+
+
+def test_an_answer_that_came_right_before_the_loss_is_told(server, client, device):
+    device.on_client_rpc = lambda method, params: "ok"
+    answered = Notes()
+    request_id = client.send_rpc_call("openValve", None, answered)
+    wait_until(lambda: ("Device A", "out", "PUBLISH") in server.packets)
+    device.disconnect()  # behind the answer
+    run_until(client, lambda: answered.calls)
+    assert answered.calls == [(request_id, "ok", None)]
+    run_until(client, lambda: device.connects == 2)
+    run_for(client, SOON_S)
+    assert len(answered.calls) == 1
     assert len(payloads(device, RPC_REQUEST)) == 1
 
 
