@@ -1363,6 +1363,8 @@ class TBDeviceMqttClient:
                 self._on_answer(topic, loads(payload))
             elif topic == self._topics[_ATTRIBUTES]:
                 self._on_attributes(loads(payload))
+            elif callbacks and not self._rpc_methods:
+                pass  # who takes RPCs by himself answers them by himself
             elif topic.startswith(self._topics[_RPC_REQUEST]):
                 self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
             elif not callbacks:

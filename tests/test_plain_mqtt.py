@@ -8,6 +8,7 @@ from adafruit_minimqtt.adafruit_minimqtt import MMQTTException
 from clients import (
     ATTRIBUTES,
     RPC_REQUEST,
+    RPC_RESPONSE,
     LogNotes,
     Notes,
     lose,
@@ -374,6 +375,19 @@ def test_a_plain_subscription_and_the_sections_of_the_client_both_hear(client, d
     assert plain.calls == [(ATTRIBUTES, b'{"interval":5}')]
     assert rpc.calls == [(RPC_REQUEST + "0", b'{"method":"method","params":null}')]
     assert reply.result() == "ok"
+
+
+def test_who_takes_rpcs_by_a_plain_subscription_answers_them_alone(client, device):
+    rpc = Notes()
+    client.subscribe(RPC_REQUEST + "+", rpc)
+    subscribed(client, device, RPC_REQUEST + "+")
+    reply = device.call_rpc("method")
+    run_until(client, lambda: rpc.calls)
+    run_for(client, SOON_S)
+    assert not reply.done()
+    client.publish(RPC_RESPONSE + "0", '"done"')
+    run_until(client, reply.done)
+    assert reply.result() == "done"
 
 
 def test_unsubscribe_leaves_the_sections_of_the_client_their_subscription(client, device):
