@@ -1484,11 +1484,13 @@ class TBDeviceMqttClient:
         while (
             len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
         ):
-            for old in self._outbox[self._outbox_sent :]:
+            sent = self._outbox_sent
+            for old in self._outbox[sent:] + self._outbox[:sent]:
                 if old.captured_ms:
-                    break  # the oldest telemetry
+                    break  # the oldest telemetry; if need be of what is in flight
             else:
-                old = self._outbox[self._outbox_sent]
+                old = self._outbox[sent]
+            self._outbox_sent -= old in self._outbox[:sent]  # by 1, or 0
             self._outbox_drop(old, "queue full")
 
     def _outbox_again(self, message):

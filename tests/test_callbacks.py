@@ -195,7 +195,7 @@ def test_on_drop_tells_the_number_of_a_request_for_which_there_was_no_room(serve
     with online_client(server, queue_size=1) as client:
         (dropped,) = notes_of(client, "on_drop")
         server.faults.mute_puback = True
-        client.send_telemetry({"a": 1})
+        client.send_attributes({"a": 1})
         request_id = client.request_attributes("a")
         client.check_for_msg()
     assert dropped.calls[0][2] == ATTRIBUTES_REQUEST + str(request_id)

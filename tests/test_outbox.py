@@ -628,7 +628,25 @@ def test_of_attributes_alone_the_oldest_go(server, device):
     assert device.client_attributes == {"a2": 2, "a3": 3, "a4": 4}
 
 
-def test_what_is_in_flight_is_never_dropped(server, device):
+def test_a_reply_finds_room_though_all_readings_are_in_flight(server, device):
+    with online_client(server, queue_size=4) as client:
+        client.on_drop = dropped = Notes()
+        server.faults.mute_puback = True
+        for number in range(4):
+            client.send_telemetry({"n": number})
+        run_until(client, lambda: len(device.messages) == 4)
+        client.send_rpc_reply(7, "ok")
+        client.send_attributes({"a": 1})
+        run_until(client, lambda: device.client_attributes and device.rpc_replies)
+        assert client.pending_messages_count == 4
+        assert [call[4] for call in dropped.calls] == [b'{"n":0}', b'{"n":1}']
+        server.faults.mute_puback = False
+        lose(client, device)
+        assert client.flush(5)
+        assert client.stats["dropped"] == 2
+
+
+def test_readings_never_push_out_what_is_in_flight(server, device):
     with online_client(server, queue_size=4) as client:
         client.on_drop = dropped = Notes()
         server.faults.mute_puback = True
