@@ -203,7 +203,7 @@ def test_connect_without_waiting_survives_a_server_that_comes_late(start, server
     wait_until(lambda: "nobody listens" in board.lines, timeout=20)
     server.listen_again()
     wait_for(device, board, has_telemetry("memory", count=2))
-    assert "LED is True" in board.lines
+    wait_until(lambda: "LED is True" in board.lines)
 
 
 def test_readings_while_offline_tell_their_time_once_the_clock_is_set(start, server, device):
