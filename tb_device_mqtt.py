@@ -427,13 +427,14 @@ _TCP_NODELAY = const(1)
 
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
 # One text: nested tuples take 700 bytes more of a board.
-_CAUSES = const("""memory|too little memory left for TLS
+_CAUSES = const("""memory|alloc|too little memory left for TLS
 gaierror|unicodeerror|host not known
 refused|nobody listens there
 timed|inprogress|no answer
 expired|yet valid|certificate expired or not yet valid: is the clock set?
-mismatch|certificate of another host
+mismatch|not match|certificate of another host
 verif|signed|certificate not trusted: tls= takes the path of its CA file
+host|unreach|no connection
 alert|our TLS refused: is a client certificate wanted?
 ssl|TLS failed: does this port speak it?
 |no connection""")

@@ -150,6 +150,41 @@ def test_tls_on_a_plain_port_of_mosquitto_is_told_in_words(mosquitto, certificat
     assert "does this port speak it?" in refusal(mosquitto.plain, certificates.ca)
 
 
+# What boards and computers say, and that it is not the server's TLS.
+BOARD_ERRORS = (
+    (OSError(118, "EHOSTUNREACH"), "no connection"),
+    (OSError(113, "No route to host"), "no connection"),
+    (OSError(101, "Network is unreachable"), "no connection"),
+    (RuntimeError("Failed to resolve hostname!"), "no connection"),  # WIZnet
+    (ConnectionError("Failed to request hostname"), "no connection"),  # AirLift
+    (OSError(-0x7F00, "MBEDTLS_ERR_SSL_ALLOC_FAILED"), "too little memory"),
+    (
+        OSError(
+            -0x2700,
+            "MBEDTLS_ERR_X509_CERT_VERIFY_FAILED; The certificate Common Name (CN) does not match"
+            " with the expected CN",
+        ),
+        "of another host",
+    ),
+    (OSError(-0x2700, "MBEDTLS_ERR_X509_CERT_VERIFY_FAILED"), "CA file"),
+    (OSError(-0x7200, "MBEDTLS_ERR_SSL_INVALID_RECORD"), "does this port speak it?"),
+)
+
+
+@pytest.mark.parametrize("failure, words", BOARD_ERRORS, ids=lambda value: str(value)[:40])
+def test_what_a_board_says_is_told_in_words(monkeypatch, failure, words):
+    class Failing(socket.socket):
+        def connect(self, _address):
+            raise failure
+
+    class Context:
+        def wrap_socket(self, wrapped, server_hostname):
+            return wrapped
+
+    monkeypatch.setattr(socket, "socket", Failing)
+    assert words in refusal(1883, Context())
+
+
 def test_nothing_is_sent_to_a_server_that_can_not_be_trusted(serve, certificates):
     server, _ = serve(certificates.server)
     client = secure_client(server.port, certificates.other_ca)
