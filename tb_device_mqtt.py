@@ -633,11 +633,11 @@ class _Link:
 
         It blocks as long as it likes; its calls return when the server has acknowledged.
         """
-        self._try(self.mqtt.loop)
-        self._attempts = 0
         for packet_id in self._awaited:
             self._owner._link_acknowledged(packet_id)
         self._awaited = {}
+        self._try(self.mqtt.loop)
+        self._attempts = 0
 
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)

@@ -229,6 +229,14 @@ def test_what_it_raises_costs_the_connection_and_nothing_is_lost(client, mqtt, m
     assert client.pending_messages_count == 0
 
 
+def test_what_was_acknowledged_before_the_loss_is_not_sent_again(client, mqtt):
+    client.send_attributes({"a": 1})
+    mqtt.fail("loop", OSError(104, "reset"))
+    settle(client)
+    assert len(mqtt.calls_of("connect")) == 2
+    assert mqtt.published == [(ATTRIBUTES, {"a": 1})]
+
+
 def test_after_hours_a_lost_connection_is_soon_back(client, mqtt, monkeypatch):
     client._link.backoff_ms = 1000
     now = [tb_device_mqtt.ticks_ms()]
