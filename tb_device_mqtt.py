@@ -1296,7 +1296,8 @@ class TBDeviceMqttClient:
         if reason is not None:
             self._link_error(reason)
         if state == _ONLINE:
-            self._rpc_forget(0)
+            if not self._link.waiting:  # else one of them may be a request that comes again
+                self._rpc_forget(0)
             self._tell(self._attributes_read)
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
@@ -1847,19 +1848,20 @@ class TBDeviceMqttClient:
     def _rpc_is_repeated(self, request_id, payload):
         """Whether this very request was executed before; its reply, if known, is sent again."""
         checksum = crc32(payload)
-        self._rpc_forget(_RPC_MEMORY)
+        self._rpc_forget(_MAX_MESSAGES)  # what is too old; of the others this may be one
         for remembered in self._rpc_memory:
             if remembered[0] == request_id and remembered[1] == checksum:
                 self.stats["rpc_repeated"] += 1
                 if remembered[2] is not None:
                     self._outbox_again(remembered[2])
                 return True
+        self._rpc_forget(_RPC_MEMORY)
         self._rpc_memory.append([request_id, checksum, None, _now_ms()])
         del self._rpc_memory[: -_MAX_MESSAGES - len(self._outbox)]  # there are their replies
         return False
 
     def _rpc_forget(self, count):
-        """Forget what came long ago, or was answered and isn't among the last *count* requests.
+        """Forget what came long ago, or was answered, as long as more than *count* are remembered.
 
         The server knows of an answer that it has acknowledged: no such request comes again after
         a reconnect (*count* 0), and numbers begin again at 0 when the server restarts. Any other

@@ -18,9 +18,10 @@ from clients import (
     subscribed,
     values,
 )
-from faults.scripted_broker import publish
+from fakes import FakePool
+from faults.scripted_broker import connack, publish, suback
 from helpers import run_for, run_until, wait_until
-from tb_device_mqtt import TBError, TBTimeoutError
+from tb_device_mqtt import TBDeviceMqttClient, TBError, TBTimeoutError
 
 REQUESTS = RPC_REQUEST + "+"
 SOON_S = 0.1  # how long silence is listened to
@@ -460,6 +461,73 @@ def test_a_flood_is_executed_once_though_no_reply_was_acknowledged_before_a_loss
     run_until(client, lambda: all(reply.done() for reply in replies))
     run_for(client, SOON_S)
     assert len(handler.calls) == 30
+
+
+def served_by_test(handler):
+    """A client without a network, what handles its RPCs, and its pool."""
+    pool = FakePool()
+    client = TBDeviceMqttClient("server.test", access_token="TOKEN_A", socket_pool=pool)
+    client._link.backoff_ms = 0
+    client.set_server_side_rpc_request_handler(handler)
+    client.connect(timeout=0)
+    return client, pool
+
+
+def feed_new_connection(client, pool, *packets):
+    """CONNACK, SUBACK and *packets* arrive in one piece on the next connection."""
+    count = len(pool.sockets)
+    while len(pool.sockets) == count:
+        client.check_for_msg()
+    pool.socket_now.feed(b"".join((connack(), suback(0x8001), *packets)))
+    client.check_for_msg()
+
+
+def request_of(number):
+    return publish(RPC_REQUEST + str(number), b'{"method":"m","params":%d}' % number)
+
+
+PUBACKS = b"".join(b"\x40\x02\x00" + bytes((packet_id,)) for packet_id in range(1, 4))
+
+
+def test_a_request_that_comes_again_with_the_puback_of_its_reply_is_not_executed_again():
+    """However many requests before it were never answered."""
+    handled = []
+
+    def handler(request_id, _body):
+        handled.append(request_id)
+        return "ok" if request_id == 4 else None
+
+    client, pool = served_by_test(handler)
+    feed_new_connection(client, pool, *map(request_of, range(5)))
+    assert handled == [0, 1, 2, 3, 4]
+    pool.socket_now.end()
+    feed_new_connection(client, pool, request_of(4), PUBACKS)
+    assert client.stats["acknowledged"] == 1
+    assert client.stats["rpc_repeated"] == 1
+    assert handled == [0, 1, 2, 3, 4]
+
+
+def test_a_request_that_waits_over_a_reconnect_is_known_although_its_reply_was_acknowledged():
+    handled = []
+
+    def handler(request_id, _body):
+        handled.append(request_id)
+        if request_id:
+            pool.socket_now.feed(request_of(0) + PUBACKS)  # it comes again, before the reply came
+            client.check_for_msg()
+            assert client.pending_messages_count == 0
+            pool.socket_now.end()
+            feed_new_connection(client, pool)
+        return "ok"
+
+    client, pool = served_by_test(handler)
+    feed_new_connection(client, pool, request_of(0))
+    client.check_for_msg()
+    pool.socket_now.feed(request_of(1))
+    client.check_for_msg()
+    client.check_for_msg()
+    assert client.stats["rpc_repeated"] == 1
+    assert handled == [0, 1]
 
 
 def test_a_reply_that_was_lost_is_sent_again_and_nothing_executed_twice(server, client, device):
