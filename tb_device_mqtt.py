@@ -417,7 +417,8 @@ class _StandIn:
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` and is called back for a
 # message, an acknowledgement, a change of state, an error; there it only notes what came. The one
 # step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets can't
-# do otherwise; it is announced by the state "connecting" and bounded by `connect_timeout`.
+# do otherwise; it is announced by the state "connecting" and bounded as far as the sockets keep to
+# `connect_timeout`.
 
 
 _EPIPE = const(32)  # numbers that errno lacks on boards
@@ -1023,7 +1024,10 @@ class TBDeviceMqttClient:
     """
 
     connect_timeout: float = 5
-    """Seconds that each step of one attempt (DNS, TCP, TLS) may block at most."""
+    """Seconds that TCP, and each step of TLS, may block at most in one attempt.
+
+    DNS has limits of its own; so have an AirLift (about 10 s) and a WIZnet (about 30 s).
+    """
     request_timeout: float = 10
     """Seconds after which a request without an answer fails with `TBTimeoutError`."""
     max_message_bytes: int = 16384
