@@ -423,6 +423,7 @@ class _StandIn:
 
 _EPIPE = const(32)  # numbers that errno lacks on boards
 _ENOBUFS = const(105)
+_WSAEWOULDBLOCK = const(10035)  # EAGAIN of Windows
 _IPPROTO_TCP = const(6)  # the same everywhere; not every pool has the names
 _TCP_NODELAY = const(1)
 
@@ -787,7 +788,7 @@ class _Link:
         except OSError as error:
             # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
             # exceptions of its own.
-            is_busy = error.errno in (errno.EAGAIN, errno.ENOMEM, _ENOBUFS)
+            is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
             if is_busy or "SSLWant" in type(error).__name__:
                 return -1
             reason = self._line_error(error)

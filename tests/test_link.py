@@ -940,6 +940,37 @@ def test_a_handler_that_works_for_minutes_still_pings(world):
 # --- sending ---
 
 
+class WindowsSocket(FakeSocket):
+    """Says with the number of Windows that it would have to wait."""
+
+    def send(self, data):
+        return self._say(super().send, data)
+
+    def recv_into(self, buffer, size=0):
+        return self._say(super().recv_into, buffer, size)
+
+    @staticmethod
+    def _say(method, *arguments):
+        try:
+            return method(*arguments)
+        except BlockingIOError as error:
+            raise BlockingIOError(10035, "would block") from error
+
+
+def test_windows_has_a_number_of_its_own_for_a_socket_that_would_have_to_wait(clock):
+    pool = FakePool()
+    pool.socket = lambda *_: WindowsSocket(pool)
+    world = World(clock, pool=pool)
+    world.go_online()
+    world.socket.room = 5
+    world.client.publish("t", b"x" * 20, 0)
+    world.settle()
+    world.socket.room = None
+    world.settle()
+    assert world.client.connected
+    assert types_of(world.sent) == [mqtt.CONNECT, mqtt.PUBLISH]
+
+
 class NotingSocket(FakeSocket):
     """What each send() was offered, and what it took, in *sends* of the pool.
 
