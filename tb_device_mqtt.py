@@ -1948,6 +1948,7 @@ class TBDeviceMqttClient:
         """
         flags = self._given(quality_of_service) << 1 | (_RETAIN if retain else 0)
         _check_name("topic", topic, "+#")
+        _text(topic)  # half of a surrogate pair: an error now, not in a poll
         payload = _check_payload(payload)
         return self._send(_Message(topic, payload, flags))
 
@@ -1961,6 +1962,7 @@ class TBDeviceMqttClient:
         """
         quality_of_service = self._given(quality_of_service)
         _check_name("topic", topic)
+        _text(topic)
         _check_callback(callback)
         if self._plain is None:
             self._plain = MQTTMatcher()

@@ -122,6 +122,14 @@ def test_a_topic_that_can_not_be_published_to_is_refused(client, device, topic):
     assert client.pending_messages_count == 0
 
 
+def test_a_topic_that_can_not_be_encoded_is_refused(client):
+    with pytest.raises(ValueError, match="surrogates"):
+        client.publish("half of a pair: \ud800", "payload")
+    with pytest.raises(ValueError, match="surrogates"):
+        client.subscribe("half of a pair: \ud800", print)
+    assert client.pending_messages_count == 0
+
+
 @pytest.mark.parametrize("quality_of_service", [0, 1, None])
 def test_quality_of_service_is_that_of_the_call_or_else_of_the_client(
     client, device, quality_of_service
