@@ -599,15 +599,17 @@ class _Link:
         """Move on by as much as can be done without waiting. Raises no network error."""
         try:
             if self._fault is not None:
+                if self._socket is not None:
+                    self._read()  # a refusal may have come before, and says more
                 raise self._fault
             if self._socket is None:
                 self._poll_without_socket()
                 return
-            if self.unsent:
-                self._flush()
             now = ticks_ms()
             if self._more or self._is_readable(now):
                 self._read()
+            if self.unsent:
+                self._flush()
             if ticks_diff(now, self._due) >= 0:
                 self._run_timers(now)
         except (OSError, TBError) as reason:

@@ -1162,6 +1162,32 @@ def test_a_public_method_never_raises_what_the_network_does(world):
     assert world.client.state == "waiting"
 
 
+@pytest.mark.parametrize("room", (None, 0, 5))
+def test_a_refusal_is_read_although_the_server_has_closed_when_more_is_sent(world, room):
+    world.open()
+    world.socket.room = room
+    world.client.send_telemetry({"a": 0})
+    world.socket.feed(mqtt.connack(5))
+    world.socket.end()
+    world.client.send_telemetry({"a": 1})  # finds a broken pipe
+    world.poll()
+    assert isinstance(world.client.last_error, TBRefusedError)
+    assert world.client.last_error.code == 5
+
+
+def test_an_acknowledgement_is_read_although_the_server_has_closed_when_more_is_sent(world):
+    world.go_online()
+    number = world.client.send_telemetry({"a": 1})
+    world.socket.feed(mqtt.puback(world.sent[-1].packet_id))
+    world.socket.end()
+    world.client.send_telemetry({"a": 2})
+    world.poll()
+    world.poll()
+    assert world.client.state == "waiting"
+    assert world.acknowledged == [number]
+    assert world.client.pending_messages_count == 1
+
+
 def test_disconnect_is_said_once(world):
     world.go_online()
     world.client.disconnect()
