@@ -649,6 +649,7 @@ class _Link:
         limit_ms = min(_PING_TIMEOUT_MS, ping_ms * 3 // 4 or _PING_TIMEOUT_MS)
         if self.unsent:  # TCP's acknowledgements: without them there is no room for more
             self._expect("acknowledgement", self._sent_at, limit_ms)
+            self._acked_at = now  # the server can't acknowledge yet what has not left
         if self.state == _CONNECTING:
             self._expect("CONNACK", self._since, _CONNACK_TIMEOUT_MS)
             return

@@ -1276,6 +1276,23 @@ def test_a_slow_uplink_is_no_silence(clock):
     assert len(world.sent_of(mqtt.PUBLISH)) == 4
 
 
+def test_a_message_that_takes_a_minute_to_leave_is_waited_for(world):
+    world.go_online()
+    world.socket.room = 0
+    world.client.publish("t", b"x" * 6000, 1)
+    for _ in range(61):
+        world.socket.room = 100
+        world.run(1)
+    assert world.client.connected
+    world.socket.room = None
+    world.socket.feed(mqtt.puback(world.sent_of(mqtt.PUBLISH)[0].packet_id) + mqtt.pingresp())
+    world.settle()
+    assert len(world.acknowledged) == 1
+    world.client.publish("t", b"", 1)
+    world.run_until_state("waiting", seconds=21)  # and of what has left not longer than before
+    assert "no acknowledgement in 20 s" in str(world.client.last_error)
+
+
 def test_keep_alive_0_means_no_pings(clock):
     world = World(clock, keep_alive=0)
     world.go_online()
