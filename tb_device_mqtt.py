@@ -834,7 +834,7 @@ class _Link:
                 self._more = False
                 return
             self._filled += size
-            self._received_at = ticks_ms()
+            self._received_at = self._pinged_at = ticks_ms()  # the answer may be behind that
 
     def _take_packet(self):
         """Deal with one packet; False if more of it has to come first."""

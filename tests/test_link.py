@@ -1276,6 +1276,24 @@ def test_a_slow_uplink_is_no_silence(clock):
     assert len(world.sent_of(mqtt.PUBLISH)) == 4
 
 
+def test_a_slow_downlink_is_no_silence(world):
+    """The answer to a ping comes behind a message that takes a minute and a half."""
+    world.listen()
+    world.go_online()
+    world.socket.feed(mqtt.suback(world.sent_of(mqtt.SUBSCRIBE)[0].packet_id))
+    message = mqtt.publish("a/b", b"x" * 9000)
+    for start in range(0, len(message), 100):
+        world.socket.feed(message[start : start + 100])
+        world.run(1)
+        assert world.client.connected, (world.clock.now_ms, world.client.last_error)
+    assert world.sent_of(mqtt.PINGREQ)
+    world.socket.feed(mqtt.pingresp())
+    world.settle()
+    assert world.messages == [("a/b", b"x" * 9000)]
+    world.run_until_state("waiting", seconds=42)  # silence is noticed as before
+    assert "PINGRESP" in str(world.client.last_error)
+
+
 def test_a_message_that_takes_a_minute_to_leave_is_waited_for(world):
     world.go_online()
     world.socket.room = 0
