@@ -124,6 +124,7 @@ _MAX_ID = const(0x3FFFFFFF)  # ThingsBoard takes 31 bits; a multiple of 0x7FFF p
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
 _MAX_NAME_CHARS = const(255)  # of keys: KvUtils.java; of host names: DNS; enough for topics
 _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
+_SHARED_TIMEOUT_S = const(300)  # soon again, an answer above max_message_bytes would be dear
 _RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
 
@@ -1780,7 +1781,7 @@ class TBDeviceMqttClient:
         for request, callback, *_ in self._requests.values():
             if callback is None and request.payload == _EVERYTHING:
                 return  # asked already, and asked again until the answer comes
-        self.request_attributes()
+        self.request_attributes(timeout=_SHARED_TIMEOUT_S)
 
     # --- client: rpc ---------------------------------------------------------------------------
     # Server-side RPC: the server calls, we reply under the same number. The server pushes what is

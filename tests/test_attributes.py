@@ -1006,14 +1006,27 @@ def test_the_first_reading_tells_the_subscriptions_what_is_there(offline, known)
     assert notes.firsts == [known.shared_attributes]
 
 
-def test_shared_is_asked_for_again_when_no_answer_came(server, offline, known):
+def test_shared_is_asked_for_again_when_no_answer_came(server, offline, known, monkeypatch):
+    monkeypatch.setattr("tb_device_mqtt._SHARED_TIMEOUT_S", 0.1)
     server.faults.response_delay = 60
-    offline.request_timeout = 0.1
     offline.shared.setdefault("mode", 0)
     offline.connect()
     run_until(offline, lambda: len(payloads(known, ATTRIBUTES_REQUEST)) == 2)
     server.faults.response_delay = 0
     run_until(offline, lambda: offline.shared["mode"] == "auto")
+
+
+def test_shared_that_is_too_long_is_not_asked_for_all_the_time(offline, known, monkeypatch):
+    clock = Clock(monkeypatch)
+    known.push_attributes({"text": "x" * 5000})
+    offline.max_message_bytes = 4000
+    assert offline.shared == {}
+    offline.connect()
+    run_until(offline, lambda: offline.stats["oversize"] == 1)
+    for _ in range(10):
+        clock.skip(20)
+        run_for(offline, SOON_S)
+    assert len(payloads(known, ATTRIBUTES_REQUEST)) == 1
 
 
 def test_shared_is_read_after_a_reconnect_though_another_question_gets_no_answer(
