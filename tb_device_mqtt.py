@@ -218,8 +218,8 @@ def _check_name(kind, name, without=""):
             raise ValueError("%s %r: no %r" % (kind, name, character))
 
 
-def _check_value(key, value, depth=0):
-    """*value* as it may be sent; `TypeError` or `ValueError` names *key*."""
+def _check_value(key, value, depth):
+    """*value* as it may be sent, None only at a *depth*; an error names *key*."""
     if isinstance(value, (bool, int, str)) or (value is None and depth):
         return value
     if isinstance(value, float):
@@ -253,7 +253,7 @@ def _check_values(values, left_out):
     for key in values:
         try:
             _check_name("key", key)
-            checked[key] = _check_value(key, values[key])
+            checked[key] = _check_value(key, values[key], 0)
         except (TypeError, ValueError) as error:
             if left_out is None:
                 raise
@@ -1847,7 +1847,7 @@ class TBDeviceMqttClient:
         :return: message id
         """
         request_id = int(request_id)
-        payload = _json(None if response is None else _check_value("response", response))
+        payload = _json(_check_value("response", response, 1))
         reply = _Message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
         for remembered in self._rpc_memory:
             if remembered[0] == request_id:
@@ -1903,9 +1903,7 @@ class TBDeviceMqttClient:
         RPC".
         """
         _check_name("method", method)
-        if params is not None:
-            params = _check_value("params", params)
-        body = _json({"method": method, "params": params})
+        body = _json({"method": method, "params": _check_value("params", params, 1)})
         return self._ask(_RPC_REQUEST, body, callback, timeout)
 
     # --- client: claim -------------------------------------------------------------------------
