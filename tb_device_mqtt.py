@@ -263,9 +263,6 @@ def _check_values(values, left_out):
 
 def _objects(values, limit):
     """JSON objects, as bytes, that hold *values* and are no longer than *limit* each."""
-    whole = _json(values)
-    if values and len(whole) <= limit:
-        return [whole]
     texts = []
     for key in values:
         text = _json({key: values[key]})
