@@ -199,8 +199,8 @@ def _packet(head, *parts):
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
 # ThingsBoard closes the connection on a payload that it dislikes and stores some others as text.
-# Such a payload never leaves: the caller is told the key. With *left_out*, a function, the key
-# alone is left out, and the function gets the error.
+# Such a payload never leaves: the caller is told the key. *left_out*, a function, gets the error of
+# one key and raises it, or that key alone is left out.
 
 
 def _json(value):
@@ -255,8 +255,6 @@ def _check_values(values, left_out):
             _check_name("key", key)
             checked[key] = _check_value(key, values[key], 0)
         except (TypeError, ValueError) as error:
-            if left_out is None:
-                raise
             left_out(error)
     return checked
 
@@ -274,7 +272,7 @@ def _objects(values, limit):
     return texts
 
 
-def _telemetry(data, limit, left_out=None):
+def _telemetry(data, limit, left_out):
     """Payloads of what `send_telemetry` takes: a reading, or a list with one reading a line."""
     if not isinstance(data, (list, tuple)):
         data = (data,)
@@ -1089,7 +1087,7 @@ class TBDeviceMqttClient:
         self._reset()
         self._quality_of_service = 1  # what None stands for
         self._quality_of_service = self._given(quality_of_service)
-        self._left_out = None if strict else self._leave_out
+        self._strict = strict
         self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
         self._logger = logger
         self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
@@ -1629,7 +1627,7 @@ class TBDeviceMqttClient:
         """
         flags = self._given(quality_of_service) << 1
         message_id = None
-        for payload in _telemetry(data, self._message_limit(), self._left_out):
+        for payload in _telemetry(data, self._message_limit(), self._leave_out):
             captured_ms = max(_now_ms(), self._outbox_stamp_ms + 1)
             self._outbox_stamp_ms = captured_ms + payload.count(b"\n")
             message = _Message(self._topics[_TELEMETRY], payload, flags, captured_ms)
@@ -1642,6 +1640,8 @@ class TBDeviceMqttClient:
         return _check_number("quality_of_service", quality_of_service, 0, 1, int)
 
     def _leave_out(self, error):
+        if self._strict:
+            raise error
         self.stats["left_out"] += 1
         self._log("left out: %s", error)
 
@@ -1657,7 +1657,7 @@ class TBDeviceMqttClient:
         Arguments, result and errors as of `send_telemetry`.
         """
         flags = self._given(quality_of_service) << 1
-        texts = _objects(_check_values(data, self._left_out), self._message_limit())
+        texts = _objects(_check_values(data, self._leave_out), self._message_limit())
         message_id = None
         for text in texts:
             message_id = self._send(_Message(self._topics[_ATTRIBUTES], text, flags))
