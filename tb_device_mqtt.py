@@ -283,10 +283,10 @@ def _telemetry(data, limit, left_out):
         ts = None
         if isinstance(values, dict) and "ts" in values and "values" in values:
             ts = values["ts"]
-            if isinstance(ts, bool) or not isinstance(ts, int):
-                raise TypeError("'ts' %r: ms since 1970" % (ts,))
+            if type(ts) is not int:
+                raise TypeError("%r: %s can't be sent" % ("ts", type(ts).__name__))
             if len(values) > 2:
-                raise ValueError("%r: 'ts' and 'values' only" % (list(values),))
+                raise ValueError("%r: %s can't be sent" % ("ts", list(values)))
             values = values["values"]
         for text in _objects(_check_values(values, left_out), limit - _STAMP_BYTES):
             size = _STAMP_BYTES + len(text)
