@@ -1377,7 +1377,7 @@ class TBDeviceMqttClient:
                 raise ValueError("unexpected")
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             self.stats["unexpected"] += 1
-            self._log("message on %s ignored: %s", topic, error)
+            self._log("%s dropped: %s", topic, error)
 
     def _log(self, *message):
         logger, self._logger = self._logger, None  # it is not told what it raises itself
@@ -1519,7 +1519,7 @@ class TBDeviceMqttClient:
         message.packet_id = 0  # as if it had never left
         self._outbox_end(message, self.on_drop, message.payload, reason)
         # Last: a logger may send.
-        self._log("message %d to %s dropped: %s", message.id, message.topic, reason)
+        self._log("%s dropped: %s", message.topic, reason)
 
     def _outbox_pump(self):
         """Send as much as the window, the socket and the memory allow."""
@@ -1643,7 +1643,7 @@ class TBDeviceMqttClient:
         if self._strict:
             raise error
         self.stats["left_out"] += 1
-        self._log("left out: %s", error)
+        self._log("%s dropped: %s", "key", error)
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
