@@ -1983,16 +1983,14 @@ class TBDeviceMqttClient:
 
     def _unlisten(self, topic):
         """Unsubscribe, if nobody listens any more."""
-        if topic == self._topics[_ATTRIBUTES]:
-            is_used = self._attributes_watches or self._attributes_shared is not None
-        else:
-            is_rpc = topic == self._topics[_RPC_REQUEST] + "+"
-            is_used = is_rpc and self._rpc_methods
+        is_shared = self._attributes_shared is not None
+        if topic == self._topics[_ATTRIBUTES] and (self._attributes_watches or is_shared):
+            return
+        if topic == self._topics[_RPC_REQUEST] + "+" and self._rpc_methods:
+            return
         try:
-            is_used = is_used or self._plain[topic]
+            self._plain[topic]
         except (KeyError, TypeError):
-            pass
-        if not is_used:
             self._link.unsubscribe(topic)
 
     def will_set(
