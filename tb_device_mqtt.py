@@ -1398,14 +1398,14 @@ class TBDeviceMqttClient:
             raise TBError("%d requests wait already" % _MAX_REQUESTS)
         if timeout is None:
             timeout = self.request_timeout
-        limit = int(_check_number("timeout", timeout, 0, 86400) * 1000)
+        _check_number("timeout", timeout, 0, 86400)
         self._listen(name + 1)  # where its answers come
         number = str(self._last_id + 1)
-        request = _Message(self._topics[name] + number, body)
+        request = _Message(self._topics[name] + number, _json(body))
         self._send(request)
         first = (request.id,) if name == _RPC_REQUEST else ()  # what the callback gets before all
         answer = self._topics[name + 1] + number
-        self._requests[answer] = (request, callback, first, ticks_ms(), limit)
+        self._requests[answer] = (request, callback, first, ticks_ms(), timeout)
         return request.id
 
     def _on_answer(self, topic, result):
@@ -1433,10 +1433,10 @@ class TBDeviceMqttClient:
         """
         now = ticks_ms()
         for topic in self._requests:
-            request, callback, first, since, limit = self._requests[topic]
+            request, callback, first, since, timeout = self._requests[topic]
             if state is None:
-                if ticks_diff(now, since) >= limit:
-                    error: TBError = TBTimeoutError("no %s in %g s" % (topic, limit / 1000))
+                if ticks_diff(now, since) >= timeout * 1000:
+                    error: TBError = TBTimeoutError("no %s in %g s" % (topic, timeout))
                     break
             elif state != _STOPPED and first and (request in self._outbox or self._link.waiting):
                 pass  # the call is made again, or the answer may be among what has come
@@ -1691,7 +1691,7 @@ class TBDeviceMqttClient:
                 _check_name("key", key, ",")  # which separates them
             if keys:
                 body[name] = ",".join(keys)
-        return self._ask(_ATTRIBUTES_REQUEST, _json(body), callback, timeout)
+        return self._ask(_ATTRIBUTES_REQUEST, body, callback, timeout)
 
     def subscribe_to_attribute(self, key: Optional[str], callback: Any) -> int:
         """Have *callback* called when the shared attribute *key* changes or is deleted.
@@ -1900,7 +1900,7 @@ class TBDeviceMqttClient:
         RPC".
         """
         _check_name("method", method)
-        body = _json({"method": method, "params": _check_value("params", params, 1)})
+        body = {"method": method, "params": _check_value("params", params, 1)}
         return self._ask(_RPC_REQUEST, body, callback, timeout)
 
     # --- client: claim -------------------------------------------------------------------------
