@@ -1807,10 +1807,10 @@ class TBDeviceMqttClient:
         method, the reply is ``{"error": "..."}``.
         """
         _check_name("method", method)
+        self._listen(_RPC_REQUEST)
 
         def register(function):
             self._rpc_methods[method] = function
-            self._listen(_RPC_REQUEST)
             return function
 
         return register
