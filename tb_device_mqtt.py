@@ -950,12 +950,13 @@ class _Link:
 class _Message:
     """An entry of the outbox: kept until it is acknowledged."""
 
+    id: int  # given with a place in the queue
+
     def __init__(self, topic, payload, flags=_QOS_1, captured_ms=0):
         self.topic = topic
         self.payload = payload
         self.flags = flags
         self.captured_ms = captured_ms  # of telemetry alone: when it was handed over
-        self.id = 0  # given with a place in the queue
         self.packet_id = 0  # in flight: its neighbours may have the same
 
 
