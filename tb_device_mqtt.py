@@ -226,7 +226,7 @@ def _check_value(key, value, depth):
         if value - value != 0:  # infinity and NaN alone
             raise ValueError("%r: %s can't be sent" % (key, value))
         # With more than 16 decimals the server stores text (JsonConverter.java).
-        return float("%.16f" % value) if -1 < value < 1 else value
+        return float("%.16f" % value) if abs(value) < 1 else value
     if depth > _MAX_DEPTH:
         raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):
@@ -1211,7 +1211,7 @@ class TBDeviceMqttClient:
         if timeout == 0:
             return self.connected
         for _ in self._polls(timeout):
-            if link.error is not None:
+            if link.error:
                 raise link.error
             if self.connected or link.state == _STOPPED:
                 return self.connected
@@ -1339,12 +1339,12 @@ class TBDeviceMqttClient:
         try:
             for _ in range(len(self._events)):  # not those that come meanwhile
                 handler, arguments = self._events.pop(0)
-                if handler is not None:
-                    self._call(handler, arguments)
-                else:
+                if handler is None:
                     self._link.waiting -= 1
                     self._dispatch(*arguments)
                     handled += 1
+                else:
+                    self._call(handler, arguments)
         finally:
             self._is_delivering = False
         return handled
@@ -1382,7 +1382,7 @@ class TBDeviceMqttClient:
 
     def _log(self, *message):
         logger, self._logger = self._logger, None  # it is not told what it raises itself
-        if logger is not None:
+        if logger:
             self._call(logger.warning, message)
             self._logger = logger
 
@@ -1480,8 +1480,11 @@ class TBDeviceMqttClient:
         return message.id
 
     def _message_limit(self):
-        queue_bytes = self._outbox_max_bytes - _OVERHEAD_BYTES
-        return min(self.max_message_bytes, queue_bytes, _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES)
+        return min(
+            self.max_message_bytes,
+            self._outbox_max_bytes - _OVERHEAD_BYTES,
+            _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES,
+        )
 
     def _outbox_put(self, message):
         _check_size(message.topic, message.payload, self._message_limit())
@@ -1949,8 +1952,7 @@ class TBDeviceMqttClient:
         flags = self._given(quality_of_service) << 1 | (_RETAIN if retain else 0)
         _check_name("topic", topic, "+#")
         _text(topic)  # half of a surrogate pair: an error now, not in a poll
-        payload = _check_payload(payload)
-        return self._send(_Message(topic, payload, flags))
+        return self._send(_Message(topic, _check_payload(payload), flags))
 
     def subscribe(
         self, topic: str, callback: Any, quality_of_service: Optional[int] = None
@@ -2002,9 +2004,9 @@ class TBDeviceMqttClient:
         :raises MMQTTException: there is a connection, which has told its last will
         """
         _check_name("topic", topic, "+#")
-        quality_of_service = self._given(quality_of_service)
+        qos = self._given(quality_of_service)
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
-        self._link.mqtt.will_set(topic, payload, qos=quality_of_service, retain=retain)
+        self._link.mqtt.will_set(topic, payload, qos=qos, retain=retain)
 
 
 gc.collect()  # what this import left
