@@ -1444,8 +1444,8 @@ class TBDeviceMqttClient:
             elif state == _STOPPED or first:
                 error = TBError("disconnected before the answer")  # what a call did nobody knows
                 break
-            else:
-                self._outbox_again(request)  # asking for attributes again does no harm
+            elif request not in self._outbox:
+                self._outbox_put(request)  # asking for attributes again does no harm
         else:
             return False
         del self._requests[topic]
@@ -1489,6 +1489,7 @@ class TBDeviceMqttClient:
     def _outbox_put(self, message):
         _check_size(message.topic, message.payload, self._message_limit())
         message.id = self._last_id = self._last_id % _MAX_ID + 1
+        message.flags &= ~_DUP  # a request or a reply may have been here before
         self._outbox.append(message)
         self._outbox_bytes += len(message.payload) + _OVERHEAD_BYTES
         while (
@@ -1502,12 +1503,6 @@ class TBDeviceMqttClient:
                 old = self._outbox[sent]
             self._outbox_sent -= old in self._outbox[:sent]  # by 1, or 0
             self._outbox_drop(old, "queue full")
-
-    def _outbox_again(self, message):
-        """Queue what was sent before, unless it is still there."""
-        if message not in self._outbox:
-            message.flags = _QOS_1  # no longer DUP
-            self._outbox_put(message)
 
     def _outbox_end(self, message, callback, *args):
         """Take *message* out, and have the callback of its end called."""
@@ -1862,8 +1857,9 @@ class TBDeviceMqttClient:
         for remembered in self._rpc_memory:
             if remembered[0] == request_id and remembered[1] == checksum:
                 self.stats["rpc_repeated"] += 1
-                if remembered[2] is not None:
-                    self._outbox_again(remembered[2])
+                reply = remembered[2]
+                if reply and reply not in self._outbox:
+                    self._outbox_put(reply)
                 return True
         self._rpc_forget(_RPC_MEMORY)
         self._rpc_memory.append([request_id, checksum, None, _now_ms()])
