@@ -1035,9 +1035,9 @@ class TBDeviceMqttClient:
     """The longest payload that is accepted or sent; a longer one is thrown away or refused."""
     clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
-    user_data: Any = None
+    user_data: Any
     """Handed to the five callbacks below as their second argument."""
-    idle: Optional[Callable[[], Any]] = None
+    idle: Optional[Callable[[], Any]]
     """Called while `connect`, `wait_for_msg` and `flush` wait, for example to feed a watchdog."""
     on_connect: Optional[Callable[..., Any]] = None
     """``on_connect(client, user_data, flags, rc)``, shaped as in MiniMQTT; both are 0."""
@@ -1053,11 +1053,11 @@ class TBDeviceMqttClient:
     Of those without a poll between them the first 64, and as many as fit into the queue, are told;
     ``stats["dropped"]`` counts all.
     """
-    state: str = _STOPPED
+    state: str
     """``"stopped"``, ``"waiting"`` (for the next attempt), ``"connecting"``, ``"online"``."""
-    connected: bool = False
+    connected: bool
     """True between the server's CONNACK and the moment the connection is known to be gone."""
-    last_error: Optional[Exception] = None
+    last_error: Optional[Exception]
     """The last exception of the connection, the server or a handler."""
     stats: "dict[str, int]"
     """Counters since the start; the names say what."""
@@ -1125,6 +1125,9 @@ class TBDeviceMqttClient:
 
     def _reset(self):
         """Nothing to send, nothing asked for, nobody listens."""
+        self.state = _STOPPED
+        self.connected = self._is_delivering = False
+        self.user_data = self.idle = self.last_error = None
         self.stats = {
             "connects": 0,  # attempts
             "sent": 0,  # packets; several readings may travel in one
@@ -1142,7 +1145,6 @@ class TBDeviceMqttClient:
 
         self.last_error = None  # has its place before there is no memory for one
         self._events = []  # (handler, arguments) in the order they came; None: a message
-        self._is_delivering = False
         self._plain: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
 
         self._outbox = []
