@@ -1276,11 +1276,10 @@ class TBDeviceMqttClient:
         :return: True if nothing is queued any more. False after *timeout*, or if stopped
         """
         for _ in self._polls(timeout):
-            if not (self._outbox or self._link.unsent):
-                return True
-            if self.state == _STOPPED:
+            is_done = not (self._outbox or self._link.unsent)
+            if is_done or self.state == _STOPPED:
                 break
-        return False
+        return is_done
 
     def _polls(self, timeout):
         """Poll again and again until *timeout*; yields how many messages were handled."""
@@ -1308,7 +1307,7 @@ class TBDeviceMqttClient:
             self._tell(self._attributes_read)
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
-            self._outbox_rewind(was_connected and state == _WAITING)
+            self._outbox_rewind(was_connected and reason)
             while self._requests_expire(state):
                 pass
             if was_connected:
@@ -1580,21 +1579,21 @@ class TBDeviceMqttClient:
                 self.stats["acknowledged"] += 1
                 self._outbox_end(message, self.on_publish)
 
-    def _outbox_rewind(self, is_lost):
-        """Nothing is in flight any more: all that was begins again.
+    def _outbox_rewind(self, reason):
+        """Nothing is in flight any more: all that was begins again. *reason*: of a loss.
 
         The first loss makes the message at the front travel alone. Each further one is a mark
         against it, if all of it went out and it was the server that went away.
         """
         for message in self._outbox[: self._outbox_sent]:
             message.flags |= _DUP
-        is_suspect = is_lost and not self._link.unsent
+        is_suspect = reason and not self._link.unsent
         if self._outbox_sent and (is_suspect or not self._outbox_failures):
             self._outbox_failures += 1
         self._outbox_sent = 0
         if self._outbox_failures >= _MAX_FAILURES:
-            reason = "lost connection %d times" % self._outbox_failures
-            self._outbox_drop(self._outbox[0], reason)
+            words = "lost connection %d times" % self._outbox_failures
+            self._outbox_drop(self._outbox[0], words)
 
     def _epoch_ms(self):
         """What makes a monotonic time a ThingsBoard ``ts``; 0 while the clock is not set.
