@@ -1315,7 +1315,7 @@ class TBDeviceMqttClient:
                 self._tell(self.on_disconnect, int(state != _STOPPED))
         self._tell(self.on_state, state, reason)
 
-    def _link_message(self, _mqtt, topic, payload):
+    def _link_message(self, _, topic, payload):
         self.stats["received"] += 1
         self._events.append((None, (topic, _check_payload(payload))))
         self._link.waiting += 1
@@ -1433,11 +1433,10 @@ class TBDeviceMqttClient:
 
         *state*: what the link has just fallen back to. None: it has not, and the deadlines count.
         """
-        now = ticks_ms()
         for topic in self._requests:
             request, callback, first, since, timeout = self._requests[topic]
             if state is None:
-                if ticks_diff(now, since) >= timeout * 1000:
+                if ticks_diff(ticks_ms(), since) >= timeout * 1000:
                     error: TBError = TBTimeoutError("no %s in %g s" % (topic, timeout))
                     break
             elif state != _STOPPED and first and (request in self._outbox or self._link.waiting):
@@ -1454,7 +1453,7 @@ class TBDeviceMqttClient:
             self._outbox_end(request, None)  # nobody wants to know any more
         if request.payload == _EVERYTHING and callback is None:
             callback = self._attributes_read
-        if callback is not None:
+        if callback:
             self._events.append((callback, first + (None, error)))
         return True
 
@@ -1725,14 +1724,14 @@ class TBDeviceMqttClient:
         """Forget all attribute subscriptions."""
         self.unsubscribe_from_attribute("*")
 
-    def _on_attributes(self, pushed):
-        deleted = pushed.get("deleted")
-        if isinstance(deleted, list) and len(pushed) == 1:
+    def _on_attributes(self, data):
+        deleted = data.get("deleted")
+        if isinstance(deleted, list) and len(data) == 1:
             for key in deleted:
                 _check_name("key", key)
             self._attributes_change({}, deleted)
         else:  # it may be an attribute of that name
-            self._attributes_change(pushed, ())
+            self._attributes_change(data, ())
 
     def _attributes_change(self, changed, deleted):
         """Keep it in `shared`, if that is used, and tell the subscriptions."""
