@@ -1299,9 +1299,9 @@ class TBDeviceMqttClient:
     def _link_moved(self, state, reason):
         was_connected, self.connected = self.connected, state == _ONLINE
         self.state = state
-        if reason is not None:
+        if reason:
             self._link_error(reason)
-        if state == _ONLINE:
+        if self.connected:
             if not self._link.waiting:  # else one of them may be a request that comes again
                 self._rpc_forget(0)
             self._tell(self._attributes_read)
@@ -1312,7 +1312,7 @@ class TBDeviceMqttClient:
                 pass
             if was_connected:
                 self._rpc_forget(_RPC_MEMORY)  # what is old now does not come again
-                self._tell(self.on_disconnect, int(state != _STOPPED))
+                self._tell(self.on_disconnect, 1 if reason else 0)
         self._tell(self.on_state, state, reason)
 
     def _link_message(self, _, topic, payload):
