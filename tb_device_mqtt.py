@@ -276,7 +276,7 @@ def _telemetry(data, limit, left_out):
     """Payloads of what `send_telemetry` takes: a reading, or a list with one reading a line."""
     if not isinstance(data, (list, tuple)):
         data = (data,)
-    elif not data:
+    if not data:
         raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
     payloads, room = [], 0
     for values in data:
@@ -2000,9 +2000,8 @@ class TBDeviceMqttClient:
         :raises MMQTTException: there is a connection, which has told its last will
         """
         _check_name("topic", topic, "+#")
-        qos = self._given(quality_of_service)
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
-        self._link.mqtt.will_set(topic, payload, qos=qos, retain=retain)
+        self._link.mqtt.will_set(topic, payload, qos=self._given(quality_of_service), retain=retain)
 
 
 gc.collect()  # what this import left
