@@ -1278,8 +1278,8 @@ class TBDeviceMqttClient:
         for _ in self._polls(timeout):
             is_done = not (self._outbox or self._link.unsent)
             if is_done or self.state == _STOPPED:
-                break
-        return is_done
+                return is_done
+        return False
 
     def _polls(self, timeout):
         """Poll again and again until *timeout*; yields how many messages were handled."""
