@@ -243,27 +243,20 @@ def _check_value(key, value, depth):
     return checked
 
 
-def _check_values(values, left_out):
-    """A copy of the dict *values* that may be sent."""
+def _objects(values, limit, left_out):
+    """JSON objects, as bytes, no longer than *limit*, of what may be sent of the dict *values*."""
     if not isinstance(values, dict):
         raise TypeError("%r is no dict" % (values,))
     if not values:
         raise ValueError("%r is empty" % (values,))
-    checked = {}
+    texts = []
     for key in values:
         try:
             _check_name("key", key)
-            checked[key] = _check_value(key, values[key], 0)
+            text = _json({key: _check_value(key, values[key], 0)})
         except (TypeError, ValueError) as error:
             left_out(error)
-    return checked
-
-
-def _objects(values, limit):
-    """JSON objects, as bytes, that hold *values* and are no longer than *limit* each."""
-    texts = []
-    for key in values:
-        text = _json({key: values[key]})
+            continue
         _check_size(key, text, limit)
         if texts and len(texts[-1]) + len(text) <= limit + 1:
             texts[-1] = texts[-1][:-1] + b"," + text[1:]
@@ -288,7 +281,7 @@ def _telemetry(data, limit, left_out):
             if len(values) > 2:
                 raise ValueError("%r: %s can't be sent" % ("ts", list(values)))
             values = values["values"]
-        for text in _objects(_check_values(values, left_out), limit - _STAMP_BYTES):
+        for text in _objects(values, limit - _STAMP_BYTES, left_out):
             size = _STAMP_BYTES + len(text)
             room -= size
             if ts is not None:
@@ -1656,9 +1649,8 @@ class TBDeviceMqttClient:
         Arguments, result and errors as of `send_telemetry`.
         """
         flags = self._given(quality_of_service) << 1
-        texts = _objects(_check_values(data, self._leave_out), self._message_limit())
         message_id = None
-        for text in texts:
+        for text in _objects(data, self._message_limit(), self._leave_out):
             message_id = self._send(_Message(self._topics[_ATTRIBUTES], text, flags))
         return message_id
 
