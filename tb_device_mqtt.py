@@ -1846,10 +1846,9 @@ class TBDeviceMqttClient:
         """Whether this very request was executed before; its reply, if known, is sent again."""
         checksum = crc32(payload)
         self._rpc_forget(_MAX_MESSAGES)  # what is too old; of the others this may be one
-        for remembered in self._rpc_memory:
-            if remembered[0] == request_id and remembered[1] == checksum:
+        for known_id, known_checksum, reply, _ in self._rpc_memory:
+            if known_id == request_id and known_checksum == checksum:
                 self.stats["rpc_repeated"] += 1
-                reply = remembered[2]
                 if reply and reply not in self._outbox:
                     self._outbox_put(reply)
                 return True
