@@ -1949,14 +1949,13 @@ class TBDeviceMqttClient:
         :param topic: with ``+`` and ``#`` if you like. ThingsBoard refuses all but its own
         :param callback: ``callback(topic, payload)``; *payload* is bytes
         """
-        quality_of_service = self._given(quality_of_service)
         _check_name("topic", topic)
         _text(topic)
         _check_callback(callback)
+        self._link.subscribe(topic, self._given(quality_of_service))
         if self._plain is None:
             self._plain = MQTTMatcher()
         self._plain[topic] = callback
-        self._link.subscribe(topic, quality_of_service)
 
     def unsubscribe(self, topic: str) -> None:
         """Undo `subscribe`. An unknown topic is no error."""
