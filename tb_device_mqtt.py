@@ -1356,7 +1356,7 @@ class TBDeviceMqttClient:
             return error
 
     def _dispatch(self, topic, payload):
-        callbacks = [] if self._plain is None else list(self._plain.iter_match(topic))
+        callbacks = list(self._plain.iter_match(topic)) if self._plain else []
         for callback in callbacks:
             self._call(callback, (topic, payload))
         try:
@@ -1367,7 +1367,7 @@ class TBDeviceMqttClient:
             elif callbacks and not self._rpc_methods:
                 pass  # who takes RPCs by himself answers them by himself
             elif topic.startswith(self._topics[_RPC_REQUEST]):
-                self._on_rpc_request(topic[len(self._topics[_RPC_REQUEST]) :], payload)
+                self._on_rpc_request(int(topic[len(self._topics[_RPC_REQUEST]) :]), payload)
             elif not callbacks:
                 raise ValueError("unexpected")
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
@@ -1807,16 +1807,16 @@ class TBDeviceMqttClient:
         return register
 
     def _on_rpc_request(self, request_id, payload):
-        request_id = int(request_id)
         if self._rpc_is_repeated(request_id, payload):
             return
+        methods = self._rpc_methods
         request = loads(payload)
         method = request.get("method")
         _check_name("method", method)
-        if method in self._rpc_methods:
-            result = self._call(self._rpc_methods[method], (request.get("params"),))
-        elif None in self._rpc_methods:
-            result = self._call(self._rpc_methods[None], (request_id, request))
+        if method in methods:
+            result = self._call(methods[method], (request.get("params"),))
+        elif None in methods:
+            result = self._call(methods[None], (request_id, request))
             if result is None:
                 return  # it sends its own reply
         else:
@@ -1824,8 +1824,9 @@ class TBDeviceMqttClient:
         if not isinstance(result, Exception):
             result = self._call(self.send_rpc_reply, (request_id, result))
         if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
-            error = str(result)[:_BUFFER_BYTES] or type(result).__name__
-            self.send_rpc_reply(request_id, {"error": error})
+            self.send_rpc_reply(
+                request_id, {"error": str(result)[:_BUFFER_BYTES] or type(result).__name__}
+            )
 
     def send_rpc_reply(self, request_id: Union[int, str], response: Any) -> int:
         """Answer a server-side RPC.
