@@ -1732,8 +1732,8 @@ class TBDeviceMqttClient:
             for key in changed:  # what stands there before the server's first value is the default
                 defaults.setdefault(key, shared.get(key))
                 shared[key] = changed[key]
-            for key in list(defaults):
-                if key in deleted:
+            for key in deleted:
+                if key in defaults:
                     shared[key] = defaults.pop(key)
                     if shared[key] is None:
                         del shared[key]
