@@ -953,6 +953,20 @@ class _Message:
         self.packet_id = 0  # in flight: its neighbours may have the same
 
 
+def _epoch_ms(before_ms):
+    """What makes a monotonic time a ThingsBoard ``ts``; 0 while the clock was never set.
+
+    It stays what it was *before_ms* unless the clock was set: boards have whole seconds only, and
+    readings must not move against each other.
+    """
+    now_s = time.time()
+    if now_s >= _CLOCK_SET_S:
+        epoch_ms = int(now_s * 1000) - _now_ms()
+        if abs(epoch_ms - before_ms) > _CLOCK_STEP_MS:
+            return epoch_ms
+    return before_ms
+
+
 def _network(network_adapter, radio):
     """``(socket pool, TLS context or None, radio)`` of what the user gave, or of what is there."""
     if network_adapter is not None:
@@ -1551,10 +1565,12 @@ class TBDeviceMqttClient:
                 self._outbox_end(message, self.on_publish)
 
     def _outbox_stamped(self, message):
-        """Its readings, each with its time, if they are late and the clock is set."""
+        """Its readings, each with its time, if they are late and the clock was ever set."""
         stamped = []
         ts = message.captured_ms
-        epoch_ms = self._epoch_ms() if ts and _now_ms() - ts >= _LATE_MS else 0
+        if not ts or _now_ms() - ts < _LATE_MS:
+            return stamped
+        epoch_ms = self._outbox_epoch_ms = _epoch_ms(self._outbox_epoch_ms)
         if epoch_ms:
             for reading in message.payload.strip(b"[]").split(b",\n"):
                 is_timed = reading.startswith(b'{"ts":') and b',"values":{' in reading
@@ -1586,19 +1602,6 @@ class TBDeviceMqttClient:
         if self._outbox_failures >= _MAX_FAILURES:
             words = "lost connection %d times" % self._outbox_failures
             self._outbox_drop(self._outbox[0], words)
-
-    def _epoch_ms(self):
-        """What makes a monotonic time a ThingsBoard ``ts``; 0 while the clock is not set.
-
-        Kept as it is unless the clock was set: boards have whole seconds only, and readings must
-        not move against each other.
-        """
-        now_s = time.time()
-        if now_s >= _CLOCK_SET_S:
-            epoch_ms = int(now_s * 1000) - _now_ms()
-            if abs(epoch_ms - self._outbox_epoch_ms) > _CLOCK_STEP_MS:
-                self._outbox_epoch_ms = epoch_ms
-        return self._outbox_epoch_ms
 
     # --- client: telemetry ---------------------------------------------------------------------
 
