@@ -249,14 +249,19 @@ def _objects(values, limit, left_out):
         raise TypeError("%r is no dict" % (values,))
     if not values:
         raise ValueError("%r is empty" % (values,))
-    texts = []
+    checked: Any = {}
     for key in values:
         try:
             _check_name("key", key)
-            text = _json({key: _check_value(key, values[key], 0)})
+            checked[key] = _check_value(key, values[key], 0)
         except (TypeError, ValueError) as error:
             left_out(error)
-            continue
+    whole = _json(checked)
+    if checked and len(whole) <= limit:
+        return [whole]
+    texts = []
+    for key in checked:
+        text = _json({key: checked[key]})
         _check_size(key, text, limit)
         if texts and len(texts[-1]) + len(text) <= limit + 1:
             texts[-1] = texts[-1][:-1] + b"," + text[1:]
