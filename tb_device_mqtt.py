@@ -592,20 +592,18 @@ class _Link:
     def poll(self):
         """Move on by as much as can be done without waiting. Raises no network error."""
         try:
-            if self._fault is not None:
-                if self._socket is not None:
-                    self._read()  # a refusal may have come before, and says more
-                raise self._fault
             if self._socket is None:
                 self._poll_without_socket()
-                return
-            now = ticks_ms()
-            if self._more or self._is_readable(now):
-                self._read()
-            if self.unsent:
-                self._flush()
-            if ticks_diff(now, self._due) >= 0:
-                self._run_timers(now)
+            else:
+                if self.unsent:
+                    self._flush()
+                now = ticks_ms()
+                if self._more or self._is_readable(now):
+                    self._read()
+                if ticks_diff(now, self._due) >= 0:
+                    self._run_timers(now)
+            if self._fault is not None:
+                raise self._fault
         except (OSError, TBError) as reason:
             self._lose(reason)
 
@@ -635,7 +633,8 @@ class _Link:
             self._owner._link_acknowledged(packet_id)
         self._awaited = {}
         self._try(self.mqtt.loop)
-        self._attempts = 0
+        if self._fault is None:
+            self._attempts = 0
 
     def _run_timers(self, now):
         self._due = ticks_add(now, _TIMER_MS)
@@ -694,7 +693,7 @@ class _Link:
             self._await(packet_id)
         if self._socket is None:
             retain, quality_of_service = bool(flags & _RETAIN), flags >> 1 & 1
-            self._call(self.mqtt.publish, topic, payload, retain, quality_of_service)
+            self._try(self.mqtt.publish, topic, payload, retain, quality_of_service)
             return
         self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
 
@@ -725,9 +724,9 @@ class _Link:
             return
         for topic in topics:
             if head == _SUBSCRIBE:
-                self._call(self.mqtt.subscribe, topic, self._topics[topic])
+                self._try(self.mqtt.subscribe, topic, self._topics[topic])
             else:
-                self._call(self.mqtt.unsubscribe, topic)
+                self._try(self.mqtt.unsubscribe, topic)
 
     def _await(self, packet_id, topics=()):
         """Expect an acknowledgement."""
@@ -737,35 +736,22 @@ class _Link:
         if self.state == _CONNECTING and not self._early_id:
             self._early_id = packet_id
 
-    def _call(self, method, *args):
-        """Have MQTT send, see `_poll_mqtt`. Public methods raise no network error."""
-        try:
-            method(*args)
-        except _ATTEMPT_ERRORS as error:
-            self._fault = OSError(errno.ENOTCONN, str(error))
-
     def _write(self, packet):
         if not self.unsent:
             self._sent_at = ticks_ms()
-        if self._fault is None:
-            self.unsent.append(memoryview(packet))
-            try:
-                self._flush()
-            except OSError as error:  # public methods raise none: the next poll does
-                self._fault = error
+        self.unsent.append(memoryview(packet))
+        self._flush()
 
     def _flush(self):
         """Send until the socket has no room."""
-        while self.unsent:
+        while self.unsent and self._fault is None:
             packet = self.unsent[0]
             data = packet[:_SPI_SLICE_BYTES] if self._is_airlift else packet
             if self._is_wiznet:
                 self._socket.settimeout(2)  # 0 would mean: wait for ever
-            try:
-                sent = self._try(self._socket.send, data)
-            finally:
-                if self._is_wiznet:
-                    self._socket.settimeout(0)
+            sent = self._try(self._socket.send, data)
+            if self._is_wiznet:
+                self._socket.settimeout(0)
             if sent is None:
                 sent = len(data)
             if sent <= 0:
@@ -779,19 +765,22 @@ class _Link:
                 return  # one slice a poll: each takes milliseconds
 
     def _try(self, method, *args):
-        """What *method* of the socket returns; -1 if it would have to wait."""
+        """What *method* of the socket, or of MQTT, returns; -1 if it would have to wait.
+
+        If it fails, too: public methods raise no network error, the poll does.
+        """
         try:
             return method(*args)
         except OSError as error:
             # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
             # exceptions of its own.
             is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
-            if is_busy or "SSLWant" in type(error).__name__:
-                return -1
-            reason = self._line_error(error)
-        except (RuntimeError, MMQTTException) as error:
-            reason = OSError(errno.ENOTCONN, str(error))
-        raise reason
+            is_busy = is_busy or "SSLWant" in type(error).__name__
+            if not is_busy or self._socket is None:
+                self._fault = self._line_error(error)
+        except _ATTEMPT_ERRORS as error:
+            self._fault = OSError(errno.ENOTCONN, str(error))
+        return -1
 
     # --- _Link: receiving ----------------------------------------------------------------------
     # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
