@@ -698,15 +698,16 @@ class _Link:
         self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
 
     def subscribe(self, topic, quality_of_service=1):
-        """Subscribe now and after each connect."""
-        if self._topics.get(topic) != quality_of_service:
-            self._topics[topic] = quality_of_service
-            if self._is_open:
-                self._request(_SUBSCRIBE, (topic,))
-
-    def unsubscribe(self, topic):
-        if self._topics.pop(topic, None) is not None and self._is_open:
-            self._request(_UNSUBSCRIBE, (topic,))
+        """Subscribe now and after each connect; with None no more."""
+        if self._topics.get(topic) == quality_of_service:
+            return
+        head = _SUBSCRIBE
+        self._topics[topic] = quality_of_service
+        if quality_of_service is None:
+            head = _UNSUBSCRIBE
+            del self._topics[topic]
+        if self._is_open:
+            self._request(head, (topic,))
 
     def _request(self, head, topics):
         """Send SUBSCRIBE or UNSUBSCRIBE, under a number that no message has."""
@@ -1978,7 +1979,7 @@ class TBDeviceMqttClient:
         try:
             self._plain[topic]
         except (KeyError, TypeError):
-            self._link.unsubscribe(topic)
+            self._link.subscribe(topic, None)
 
     def will_set(
         self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
