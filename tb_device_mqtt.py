@@ -822,8 +822,14 @@ class _Link:
 
     def _take_packet(self):
         """Deal with one packet; False if more of it has to come first."""
-        if self._skip:
-            self._forget()
+        if self._skip:  # what was dealt with, or goes by unread
+            gone = min(self._skip, self._filled)
+            left = self._filled - gone
+            self._buffer[:left] = self._buffer[gone : self._filled]
+            self._filled = left
+            self._skip -= gone
+            if not left:
+                self._buffer = self._own_buffer
         head, start, size, byte = self._buffer[0], 1, 0, 128
         try:
             while byte > 127:
@@ -846,7 +852,6 @@ class _Link:
         except (IndexError, ValueError):
             words = "is TLS wanted?" if head == 0x15 else "unexpected"
             raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
-        self._forget()
         return True
 
     def _grow(self, head, start, end):
@@ -864,16 +869,6 @@ class _Link:
             return False
         self._buffer = buffer
         return True
-
-    def _forget(self):
-        """Drop from the buffer what was dealt with, or goes by unread."""
-        gone = min(self._skip, self._filled)
-        left = self._filled - gone
-        self._buffer[:left] = self._buffer[gone : self._filled]
-        self._filled = left
-        self._skip -= gone
-        if not left:
-            self._buffer = self._own_buffer
 
     def _handle(self, head, body):
         kind = head & 0xF0
