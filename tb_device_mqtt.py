@@ -507,12 +507,10 @@ class _Link:
             else:  # online without a socket: see `_poll_mqtt`
                 self.mqtt.on_message = self._owner._link_message
                 self._on_connack(0)
-            return
         except _ATTEMPT_ERRORS as error:
+            self._lose(self._connect_error(error))
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
-            reason = self._connect_error(error)
-        raise reason
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
@@ -541,7 +539,7 @@ class _Link:
 
             poller = select.poll()
             poller.register(socket, select.POLLIN)
-            ready = getattr(poller, "ipoll", None) or poller.poll
+            ready = getattr(poller, "ipoll", poller.poll)
             for _ in ready(0):  # some sockets register and fail only here
                 break
             self._ready = ready
@@ -611,7 +609,8 @@ class _Link:
         """Announce the attempt when it is due and there is a network, make it one poll later."""
         if self.state == _CONNECTING:
             self._open()  # announced at the poll before
-        elif self.state == _ONLINE:
+            return
+        if self.state == _ONLINE:
             self._poll_mqtt()
         if self.state != _WAITING or ticks_diff(ticks_ms(), self._due) < 0:
             return

@@ -715,7 +715,6 @@ def test_a_message_comes_once_although_there_is_no_memory_behind_it(world):
         world.poll()
         assert isinstance(world.client.last_error, MemoryError)
     world.settle()
-    assert failures == []
     assert world.messages == [("a/b", b"1"), ("a/b", b"2")]
     assert [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)] == [7, 8]
 
@@ -1455,6 +1454,25 @@ def test_on_state_is_told_why_a_connection_was_lost(served, memory_device):
     assert {data for data, _, _ in reasons} == {"mine"}
     assert [reason for _, _, reason in reasons[:3]] == [None] * 3
     assert isinstance(reasons[3][2], OSError)
+
+
+def test_an_attempt_for_which_the_pystack_is_too_small_is_closed_told_and_made_again(
+    world, monkeypatch
+):
+    failed = []
+
+    def connect(socket, _address):
+        failed.append(socket)
+        raise RuntimeError("pystack exhausted")
+
+    monkeypatch.setattr(FakeSocket, "close", lambda socket: failed.append("closed"))
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeSocket, "connect", connect)
+        with pytest.raises(RuntimeError, match="pystack"):
+            world.client.connect()
+    assert failed[1:] == ["closed"]
+    assert world.client.state == "waiting"
+    world.go_online()
 
 
 def test_connecting_is_announced_one_poll_before_the_attempt_that_may_block(world):
