@@ -539,7 +539,7 @@ class _Link:
 
             poller = select.poll()
             poller.register(socket, select.POLLIN)
-            ready = getattr(poller, "ipoll", poller.poll)
+            ready = getattr(poller, "ipoll", None) or poller.poll
             for _ in ready(0):  # some sockets register and fail only here
                 break
             self._ready = ready
