@@ -557,6 +557,7 @@ class _Link:
             self._request(_SUBSCRIBE, list(self._topics))
 
     def _close(self, state, reason=None):
+        self._is_open = False  # a logger may send when it is told the reason
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
             self.mqtt.disconnect()

@@ -868,6 +868,32 @@ def test_a_logger_that_raises_is_counted_and_the_client_goes_on(clock):
     world.go_online()
 
 
+@pytest.mark.parametrize("quality_of_service", [0, 1])
+def test_what_a_logger_sends_when_it_is_told_a_loss_leaves_by_the_next_connection(
+    clock, quality_of_service
+):
+    told = []
+
+    class Reporter:
+        def warning(self, text, *arguments):
+            if "dropped" in text or not quality_of_service:
+                told.append(world.client.publish("log", text % arguments, quality_of_service))
+
+    world = World(clock, logger=Reporter())
+    world.client._link._early = False
+    world.client.publish("poison", b"", 1)
+    while not world.client.stats["dropped"]:
+        world.open(100)
+        world.socket.feed(CONNACK)
+        world.run_until(lambda: world.sent_of(mqtt.PUBLISH))
+        world.socket.end()
+        world.run_until_state("waiting")
+    world.open(100)
+    world.socket.feed(CONNACK)
+    world.settle()
+    assert [packet.type for packet in world.sent].count(mqtt.PUBLISH) == len(told)
+
+
 def test_a_handler_may_disconnect(world):
     world.client.subscribe("a/b", lambda *_: world.client.disconnect())
     world.go_online()
