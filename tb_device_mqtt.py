@@ -1018,7 +1018,8 @@ class TBDeviceMqttClient:
         and count it in ``stats["left_out"]``
     :param bool compact: ThingsBoard's short topics, which save 19 bytes of each telemetry message
     :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
-    :raises ValueError, TypeError: an argument that can't be right; the text names it
+    :raises ValueError, TypeError, AttributeError: an argument that can't be right; the text names
+        it
     """
 
     connect_timeout: float = 5
@@ -1087,7 +1088,7 @@ class TBDeviceMqttClient:
         self._quality_of_service = self._given(quality_of_service)
         self._strict = strict
         self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
-        self._logger = logger
+        self._logger = logger and logger.warning
         self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
         self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
 
@@ -1381,7 +1382,7 @@ class TBDeviceMqttClient:
     def _log(self, *message):
         logger, self._logger = self._logger, None  # it is not told what it raises itself
         if logger:
-            self._call(logger.warning, message)
+            self._call(logger, message)
             self._logger = logger
 
     # --- client: requests ----------------------------------------------------------------------

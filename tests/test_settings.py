@@ -222,10 +222,11 @@ def test_a_host_that_can_not_be_is_refused(host):
         ({"access_token": "T", "password": "p"}, "access_token"),
         ({"password": "p"}, "username"),
         ({"tls": 5}, "tls"),
+        ({"logger": print}, "warning"),
     ],
 )
 def test_an_argument_that_can_not_be_is_refused_by_name(options, named):
-    with pytest.raises((TypeError, ValueError), match=named):
+    with pytest.raises((TypeError, ValueError, AttributeError), match=named):
         TBDeviceMqttClient("127.0.0.1", **options)
 
 
@@ -291,7 +292,7 @@ def test_two_clients_share_nothing(server, device):
         one.rpc("method")(Notes("one"))
         two.rpc("method")(Notes("two"))
         one.shared.setdefault("key", 1)
-        two._logger = logger
+        two._logger = logger.warning
         replies = [each.call_rpc("method") for each in (device, second)]
 
         def all_done():
