@@ -1125,7 +1125,7 @@ class TBDeviceMqttClient:
         """Nothing to send, nothing asked for, nobody listens."""
         self.state = _STOPPED
         self.connected = self._is_delivering = False
-        self.user_data = self.idle = self.last_error = None
+        self.user_data = self.idle = None
         self.stats = {
             "connects": 0,  # attempts
             "sent": 0,  # packets; several readings may travel in one
