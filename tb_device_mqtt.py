@@ -1760,10 +1760,13 @@ class TBDeviceMqttClient:
         """Ask for all attributes, for those who use `shared`."""
         if self._attributes_shared is None or not self.connected:
             return
-        for request, callback, *_ in self._requests.values():
-            if callback is None and request.payload == _EVERYTHING:
-                return  # asked already, and asked again until the answer comes
-        self.request_attributes(timeout=_SHARED_TIMEOUT_S)
+        try:
+            for request, callback, *_ in self._requests.values():
+                if callback is None and request.payload == _EVERYTHING:
+                    return  # asked already, and asked again until the answer comes
+            self.request_attributes(timeout=_SHARED_TIMEOUT_S)
+        except (MemoryError, TBError):  # too many requests wait
+            self._tell(self._attributes_read)
 
     # --- client: rpc ---------------------------------------------------------------------------
     # Server-side RPC: the server calls, we reply under the same number. The server pushes what is

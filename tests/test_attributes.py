@@ -936,6 +936,15 @@ def test_shared_is_read_again_after_each_connect(client, known):
         run_until(client, lambda number=number: client.shared["mode"] == number)
 
 
+def test_shared_is_read_after_a_connect_at_which_too_many_requests_wait(offline, known):
+    offline.shared.get("mode")
+    for _ in range(64):
+        offline.request_attributes(client_keys="firmware")
+    offline.connect()
+    run_until(offline, lambda: offline.shared.get("mode") == "auto")
+    assert offline.stats["handler_errors"] == 0
+
+
 def test_changes_while_offline_reach_the_subscriptions(client, known):
     notes, other, everything = Notes(), Notes(), Notes()
     run_until(client, lambda: client.shared.get("mode"))
