@@ -1582,12 +1582,16 @@ class TBDeviceMqttClient:
         """Nothing is in flight any more: all that was begins again. *reason*: of a loss.
 
         The first loss makes the message at the front travel alone. Each further one is a mark
-        against it, if all of it went out and it was the server that went away.
+        against it, if all of it went out and it was the server that went away, or if there was no
+        memory to send it.
         """
         for message in self._outbox[: self._outbox_sent]:
             message.flags |= _DUP
-        is_suspect = reason and not self._link.unsent
-        if self._outbox_sent and (is_suspect or not self._outbox_failures):
+        is_tried = self._outbox_sent
+        if self._outbox_failures:  # nothing in flight, and waited for: there was no memory
+            is_tried = is_tried or isinstance(reason, TBTimeoutError)
+            is_tried = is_tried and reason and not self._link.unsent
+        if is_tried:
             self._outbox_failures += 1
         self._outbox_sent = 0
         if self._outbox_failures >= _MAX_FAILURES:

@@ -175,3 +175,24 @@ def test_memory_that_runs_out_at_any_call_of_a_poll_costs_no_data(begin, number)
             life.poll_until(life.is_settled)
             life.send_last()
             assert life.received() == life.numbers | {LAST}, place
+
+
+def test_a_message_that_there_is_never_memory_for_does_not_keep_back_the_others(monkeypatch):
+    pack = tb_device_mqtt._packet
+
+    def fragmented(head, *parts):
+        if sum(map(len, parts)) > 4000:
+            raise MemoryError("none in one piece")
+        return pack(head, *parts)
+
+    monkeypatch.setattr(tb_device_mqtt, "_packet", fragmented)
+    with Clock() as clock:
+        life = Life(clock)
+        dropped = []
+        life.client.on_drop = lambda *arguments: dropped.append(arguments[-1])
+        life.go_online()
+        life.client.send_attributes({"text": "x" * 5000})
+        life.client.send_telemetry({"n": LAST})
+        life.poll_until(lambda: LAST in life.received(), polls=30000)
+        life.poll_until(life.is_settled)
+        assert dropped == ["lost connection 8 times"]
