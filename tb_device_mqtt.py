@@ -1382,8 +1382,10 @@ class TBDeviceMqttClient:
     def _log(self, *message):
         logger, self._logger = self._logger, None  # it is not told what it raises itself
         if logger:
-            self._call(logger, message)
-            self._logger = logger
+            try:
+                self._call(logger, message)
+            finally:
+                self._logger = logger
 
     # --- client: requests ----------------------------------------------------------------------
     # A question goes out through the outbox; its answer comes to a topic that has its number. The

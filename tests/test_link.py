@@ -868,6 +868,21 @@ def test_a_logger_that_raises_is_counted_and_the_client_goes_on(clock):
     world.go_online()
 
 
+def test_a_logger_that_is_interrupted_is_told_what_comes_later(clock):
+    told = []
+
+    class Interrupted:
+        def warning(self, *message):
+            told.append(message)
+            raise KeyboardInterrupt
+
+    client = World(clock, strict=False, logger=Interrupted()).client
+    for number in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            client.send_telemetry({"none": None})
+        assert len(told) == number
+
+
 @pytest.mark.parametrize("quality_of_service", [0, 1])
 def test_what_a_logger_sends_when_it_is_told_a_loss_leaves_by_the_next_connection(
     clock, quality_of_service
