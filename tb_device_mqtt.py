@@ -1448,13 +1448,13 @@ class TBDeviceMqttClient:
                 self._outbox_put(request)  # asking for attributes again does no harm
         else:
             return False
-        del self._requests[topic]
-        if request in self._outbox[self._outbox_sent :]:
-            self._outbox_end(request, None)  # nobody wants to know any more
         if request.payload == _EVERYTHING and callback is None:
             callback = self._attributes_read
         if callback:
             self._events.append((callback, first + (None, error)))
+        del self._requests[topic]
+        if request in self._outbox[self._outbox_sent :]:
+            self._outbox_end(request, None)  # nobody wants to know any more
         return True
 
     # --- client: outbox ------------------------------------------------------------------------

@@ -177,6 +177,22 @@ def test_memory_that_runs_out_at_any_call_of_a_poll_costs_no_data(begin, number)
             assert life.received() == life.numbers | {LAST}, place
 
 
+def test_memory_that_runs_out_while_a_request_ends_leaves_it_its_callback():
+    for place in count():
+        with Clock() as clock:
+            life = Life(clock)
+            life.go_online()
+            request(life)
+            clock.advance(11000)  # later than request_timeout
+            with NoMemoryAt(place) as memory:
+                life.client.check_for_msg()
+            if not memory.has_failed:
+                break
+            life.poll_until(life.is_settled)
+            life.poll()
+            assert life.calls == ["answer"], place
+
+
 def test_a_message_that_there_is_never_memory_for_does_not_keep_back_the_others(monkeypatch):
     pack = tb_device_mqtt._packet
 
