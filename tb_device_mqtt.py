@@ -1810,12 +1810,12 @@ class TBDeviceMqttClient:
         return register
 
     def _on_rpc_request(self, request_id, payload):
-        if self._rpc_is_repeated(request_id, payload):
-            return
         methods = self._rpc_methods
-        request = loads(payload)
+        request = loads(payload)  # first: without memory for it, it has to come again
         method = request.get("method")
         _check_name("method", method)
+        if self._rpc_is_repeated(request_id, payload):
+            return
         if method in methods:
             result = self._call(methods[method], (request.get("params"),))
         elif None in methods:

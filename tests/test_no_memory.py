@@ -193,6 +193,26 @@ def test_memory_that_runs_out_while_a_request_ends_leaves_it_its_callback():
             assert life.calls == ["answer"], place
 
 
+def test_a_remote_call_that_there_was_no_memory_to_read_is_executed_when_it_comes_again(
+    monkeypatch,
+):
+    with Clock() as clock:
+        life = Life(clock)
+        remote_call(life)
+        with monkeypatch.context() as patched:
+            patched.setattr(tb_device_mqtt, "loads", fail)
+            life.poll()
+        assert life.calls == []
+        life.server.pool.socket_now.end()
+        life.poll_until(lambda: life.calls)
+        life.poll_until(life.is_settled)
+        assert life.calls == ["rpc"]
+
+
+def fail(*_):
+    raise MemoryError("none left")
+
+
 def test_a_message_that_there_is_never_memory_for_does_not_keep_back_the_others(monkeypatch):
     pack = tb_device_mqtt._packet
 
