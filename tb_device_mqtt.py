@@ -1300,7 +1300,7 @@ class TBDeviceMqttClient:
         if reason:
             self._link_error(reason)
         if self.connected:
-            if not self._link.waiting:  # else one of them may be a request that comes again
+            if not self._link.waiting:  # else what waits may be a request that came again
                 self._rpc_forget(0)
             self._tell(self._attributes_read)
             self._tell(self.on_connect, 0, 0)
@@ -1858,7 +1858,8 @@ class TBDeviceMqttClient:
                 return True
         self._rpc_forget(_RPC_MEMORY)
         self._rpc_memory.append([request_id, checksum, None, _now_ms()])
-        del self._rpc_memory[: -_MAX_MESSAGES - len(self._outbox)]  # there are their replies
+        # So many stay, and as many more as replies may wait in the outbox.
+        del self._rpc_memory[: -_MAX_MESSAGES - len(self._outbox)]
         return False
 
     def _rpc_forget(self, count):
