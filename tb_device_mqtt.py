@@ -632,8 +632,7 @@ class _Link:
         for packet_id in self._awaited:
             self._owner._link_acknowledged(packet_id)
         self._awaited = {}
-        self._try(self.mqtt.loop)
-        if self._fault is None:
+        if self._fault is None and self._try(self.mqtt.loop) != -1:
             self._attempts = 0
 
     def _run_timers(self, now):
@@ -693,7 +692,8 @@ class _Link:
             self._await(packet_id)
         if self._socket is None:
             retain, quality_of_service = bool(flags & _RETAIN), flags >> 1 & 1
-            self._try(self.mqtt.publish, topic, payload, retain, quality_of_service)
+            if self._try(self.mqtt.publish, topic, payload, retain, quality_of_service) == -1:
+                self._awaited.pop(packet_id, None)  # else `_poll_mqtt` takes it for acknowledged
             return
         self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
 

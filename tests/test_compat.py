@@ -237,6 +237,23 @@ def test_what_was_acknowledged_before_the_loss_is_not_sent_again(client, mqtt):
     assert mqtt.published == [(ATTRIBUTES, {"a": 1})]
 
 
+@pytest.mark.parametrize("failure", (OSError(104, "reset"), MMQTTException("no answer")))
+def test_what_could_not_be_published_is_sent_again_and_it_alone(client, mqtt, failure):
+    loops, told = [], Notes()
+    client.on_publish = told
+    client.send_attributes({"a": 1})
+    mqtt.fail("publish", failure)
+    client.send_attributes({"b": 2})
+    mqtt.loop = lambda timeout=1: loops.append(client.last_error)
+    client.check_for_msg()
+    assert client.state == "waiting"
+    assert not loops  # of a connection that is gone
+    assert client.pending_messages_count == 1
+    settle(client)
+    assert mqtt.published == [(ATTRIBUTES, {"a": 1})] + 2 * [(ATTRIBUTES, {"b": 2})]
+    assert len(told.calls) == client.stats["acknowledged"] == 2
+
+
 def test_after_hours_a_lost_connection_is_soon_back(client, mqtt, monkeypatch):
     client._link.backoff_ms = 1000
     now = [tb_device_mqtt.ticks_ms()]
