@@ -354,10 +354,10 @@ class _StandIn:
         self.connect_timeout = None  # seconds, for TCP and TLS
         self.real = self.error = None
 
-    def _call(self, method, args):
+    def _call(self, method, args, **options):
         """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
         try:
-            return method(*args)
+            return method(*args, **options)
         except _ATTEMPT_ERRORS as error:
             self.error = error
             raise
@@ -378,8 +378,8 @@ class _StandIn:
         return self
 
     def wrap_socket(self, socket, server_hostname=None):
-        # Before connect(): nothing can fail here but memory.
-        self.real = self.context.wrap_socket(self.real, server_hostname=server_hostname)
+        wrap = self.context.wrap_socket
+        self.real = self._call(wrap, (self.real,), server_hostname=server_hostname)
         return self
 
     def connect(self, address):
@@ -423,7 +423,7 @@ _TCP_NODELAY = const(1)
 
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
 # One text: nested tuples take 700 bytes more of a board.
-_CAUSES = const("""memory|alloc|too little memory left for TLS
+_CAUSES = const("""mem|alloc|too little memory left
 gaierror|unicodeerror|host not known
 refused|nobody listens there
 timed|inprogress|no answer

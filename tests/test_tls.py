@@ -158,6 +158,7 @@ BOARD_ERRORS = (
     (RuntimeError("Failed to resolve hostname!"), "no connection"),  # WIZnet
     (ConnectionError("Failed to request hostname"), "no connection"),  # AirLift
     (OSError(-0x7F00, "MBEDTLS_ERR_SSL_ALLOC_FAILED"), "too little memory"),
+    (OSError(12, "ENOMEM"), "too little memory"),
     (
         OSError(
             -0x2700,
@@ -183,6 +184,23 @@ def test_what_a_board_says_is_told_in_words(monkeypatch, failure, words):
 
     monkeypatch.setattr(socket, "socket", Failing)
     assert words in refusal(1883, Context())
+
+
+def test_too_little_memory_to_prepare_tls_is_told_in_words():
+    class Context:
+        def wrap_socket(self, wrapped, server_hostname):
+            raise MemoryError("memory allocation failed, allocating 16717 bytes")
+
+    assert "too little memory left (memory allocation failed" in refusal(1883, Context())
+
+
+def test_too_little_memory_without_tls_is_told_without_tls(monkeypatch):
+    class Failing(socket.socket):
+        def connect(self, _address):
+            raise MemoryError("memory allocation failed")
+
+    monkeypatch.setattr(socket, "socket", Failing)
+    assert "TLS" not in refusal(1883, None)
 
 
 def test_nothing_is_sent_to_a_server_that_can_not_be_trusted(serve, certificates):
