@@ -597,7 +597,7 @@ class _Link:
                 if self.unsent:
                     self._flush()
                 now = ticks_ms()
-                if self._more or self._is_readable(now):
+                if self._more or self._fault or self._is_readable(now):
                     self._read()
                 if ticks_diff(now, self._due) >= 0:
                     self._run_timers(now)

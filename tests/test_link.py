@@ -1229,6 +1229,20 @@ def test_a_refusal_is_read_although_the_server_has_closed_when_more_is_sent(worl
     assert world.client.last_error.code == 5
 
 
+@pytest.mark.parametrize("chip", ("_interface", "NO_SOCKET_AVAIL"))  # WIZnet, AirLift
+def test_a_refusal_is_read_although_a_chip_was_asked_a_moment_ago(clock, chip):
+    pool = FakePool()
+    setattr(pool, chip, None)
+    world = World(clock, pool=pool)
+    world.open()
+    world.poll()
+    world.socket.feed(mqtt.connack(5))
+    world.socket.end()
+    world.client.send_telemetry({"a": 1})  # finds a broken pipe
+    world.poll()
+    assert isinstance(world.client.last_error, TBRefusedError)
+
+
 def test_an_acknowledgement_is_read_although_the_server_has_closed_when_more_is_sent(world):
     world.go_online()
     number = world.client.send_telemetry({"a": 1})
