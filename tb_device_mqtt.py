@@ -471,7 +471,8 @@ class _Link:
         """Forget the connection, keep the topics."""
         self._socket = None
         self._ready = None
-        self.unsent = []  # packets, as views: of the first what has not gone yet
+        self.unsent = []  # packets, as views
+        self._gone = 0  # bytes of the first that were sent
         self._buffer = self._own_buffer
         self._filled = self._skip = 0  # bytes in the buffer; of them, or beyond, to be forgotten
         self._early_id = 0  # of the first packet that went out before CONNACK, if it is awaited
@@ -746,8 +747,9 @@ class _Link:
     def _flush(self):
         """Send until the socket has no room."""
         while self.unsent and self._fault is None:
-            packet = self.unsent[0]
-            data = packet[:_SPI_SLICE_BYTES] if self._is_airlift else packet
+            data = self.unsent[0][self._gone :]
+            if self._is_airlift:
+                data = data[:_SPI_SLICE_BYTES]
             if self._is_wiznet:
                 self._socket.settimeout(2)  # 0 would mean: wait for ever
             sent = self._try(self._socket.send, data)
@@ -758,9 +760,9 @@ class _Link:
             if sent <= 0:
                 return
             self._sent_at = ticks_ms()
-            if sent < len(packet):
-                self.unsent[0] = packet[sent:]
-            else:
+            self._gone += sent  # which takes no memory: what has gone never goes again
+            if self._gone >= len(self.unsent[0]):
+                self._gone = 0
                 self.unsent.pop(0)
             if self._is_airlift:
                 return  # one slice a poll: each takes milliseconds

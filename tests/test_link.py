@@ -1147,6 +1147,38 @@ def test_a_packet_that_has_gone_needs_no_memory(world, monkeypatch):
     assert [packet.payload for packet in world.sent_of(mqtt.PUBLISH)] == [b"once"]
 
 
+class NoViewBehindASend(bytes):
+    """A packet of which nothing can be cut right after a part of it has gone."""
+
+    has_sent = False
+
+    def __getitem__(self, piece):
+        if NoViewBehindASend.has_sent:
+            NoViewBehindASend.has_sent = False
+            raise MemoryError
+        return NoViewBehindASend(super().__getitem__(piece))
+
+
+def test_a_part_that_has_gone_never_goes_again_although_memory_is_missing_then(world, monkeypatch):
+    world.go_online()
+    send = FakeSocket.send
+
+    def send_some(socket, data):
+        socket.room = 7
+        sent = send(socket, data)
+        NoViewBehindASend.has_sent = True
+        return sent
+
+    monkeypatch.setattr(tb_device_mqtt, "memoryview", NoViewBehindASend, raising=False)
+    world.socket.room = 0
+    world.client.publish("a/b", b"a message of some length", 0)
+    monkeypatch.setattr(FakeSocket, "send", send_some)
+    world.settle()
+    assert [packet.payload for packet in world.sent_of(mqtt.PUBLISH)] == [
+        b"a message of some length"
+    ]
+
+
 def acknowledge_all(world):
     """Acknowledge what came and was not acknowledged; whether that was all."""
     for packet in world.sent_of(mqtt.PUBLISH):
