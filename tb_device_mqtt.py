@@ -600,7 +600,7 @@ class _Link:
                 now = ticks_ms()
                 if self._more or self._fault or self._is_readable(now):
                     self._read()
-                if ticks_diff(now, self._due) >= 0:
+                if self._socket is not None and ticks_diff(now, self._due) >= 0:
                     self._run_timers(now)
             if self._fault is not None:
                 raise self._fault
@@ -806,6 +806,8 @@ class _Link:
         """Take some packets. `_more`: a read did not end in would-block yet."""
         self._more = True
         for _ in range(_WORK_PER_POLL):
+            if self._socket is None:
+                return  # a logger has called disconnect()
             is_stuck = len(self.unsent) > 2 * _MAX_UNSENT
             if (self.waiting >= _MAX_MESSAGES or is_stuck) and self.state == _ONLINE:
                 return  # what comes has nowhere to go: TCP holds the server back meanwhile

@@ -909,6 +909,27 @@ def test_what_a_logger_sends_when_it_is_told_a_loss_leaves_by_the_next_connectio
     assert [packet.type for packet in world.sent].count(mqtt.PUBLISH) == len(told)
 
 
+@pytest.mark.parametrize("is_pinging", (False, True))
+def test_a_logger_may_disconnect(clock, is_pinging):
+    """It is called in the middle of reading; behind that a ping may be due."""
+
+    class Guard:
+        def warning(self, *_message):
+            world.client.disconnect()
+
+    world = World(clock, logger=Guard(), keep_alive=1)
+    world.listen()
+    world.go_online()
+    if is_pinging:
+        world.socket.room = 0
+        world.client.publish("a/b", b"finds no room")
+        world.clock.advance(600)
+    world.socket.feed(mqtt.publish("a/b", b"x" * 20000) + mqtt.publish("a/b", b"y"))
+    world.settle()
+    assert world.client.state == "stopped"
+    assert not world.socket.is_open
+
+
 def test_a_handler_may_disconnect(world):
     world.client.subscribe("a/b", lambda *_: world.client.disconnect())
     world.go_online()
