@@ -686,7 +686,7 @@ class _Link:
         return self._is_open and self._fault is None and len(self.unsent) < _MAX_UNSENT
 
     def publish(self, topic, payload, flags, packet_id):
-        """Send what `can_send`; *flags*: ``_DUP``, ``_QOS_1``. The owner is told the PUBACK."""
+        """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
         identifier = b""
         if flags & _QOS_1:
             identifier = packet_id.to_bytes(2, "big")
@@ -770,7 +770,7 @@ class _Link:
     def _try(self, method, *args):
         """What *method* of the socket, or of MQTT, returns; -1 if it would have to wait.
 
-        If it fails, too: public methods raise no network error, the poll does.
+        If it fails, too: nothing is raised here, the poll then ends the connection.
         """
         try:
             return method(*args)
