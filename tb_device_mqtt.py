@@ -670,7 +670,9 @@ class _Link:
         """What a socket raised, or None if it was closed, as a reason for the user."""
         words = "closed by the server"
         if self.state == _CONNECTING:
-            words += " before CONNACK: is TLS or a client certificate wanted? (%s)" % error
+            words += " before CONNACK: is TLS or a client certificate wanted?"
+            if error:
+                words += " (%s)" % error
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
         elif self._attempts > 2:
