@@ -371,6 +371,7 @@ class _StandIn:
         return found
 
     def socket(self, *args):
+        self.close()  # what there was no memory to close
         self.error = None
         self.real = self._call(self.pool.socket, args)
         self.sent = bytearray()

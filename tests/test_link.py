@@ -731,6 +731,31 @@ def test_an_attempt_whose_failure_there_is_no_memory_to_describe_is_made_again(w
     world.run_until_state("online")
 
 
+def test_an_attempt_that_there_was_no_memory_to_end_leaves_no_socket_open(world, monkeypatch):
+    opened = []
+
+    class Failing(FakeSocket):
+        def __init__(self, pool):
+            super().__init__(pool)
+            self.is_closed = False
+            opened.append(self)
+
+        def connect(self, _address):
+            raise ValueError("out of range")
+
+        def close(self):
+            self.is_closed = True
+
+    with monkeypatch.context() as patches:
+        patches.setattr(world.pool, "socket", lambda *_: Failing(world.pool), raising=False)
+        patches.setattr(tb_device_mqtt._Link, "_connect_error", mock.Mock(side_effect=MemoryError))
+        world.client.connect(timeout=0)
+        world.run_until(lambda: len(opened) == 3)
+    assert [socket.is_closed for socket in opened] == [True, True, False]
+    world.go_online()
+    assert opened[2].is_closed
+
+
 class SmallMemory(bytearray):
     """No room for more than the receive buffer."""
 
