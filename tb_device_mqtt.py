@@ -424,7 +424,7 @@ _TCP_NODELAY = const(1)
 
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
 # One text: nested tuples take 700 bytes more of a board.
-_CAUSES = const("""mem|alloc|too little memory left
+_CAUSES = const("""memory|nomem|alloc|too little memory left
 gaierror|unicodeerror|host not known
 refused|nobody listens there
 timed|inprogress|no answer
