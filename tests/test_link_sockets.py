@@ -681,8 +681,7 @@ def test_an_airlift_that_does_not_answer_costs_the_connection_alone(
 
     with online_client(server, socket_pool=AirLiftPool()) as client:
         monkeypatch.setattr(AirLiftPool.socket_class, "_connected", ask)
-        run_for(client, 0.2)
-        assert client.state == "waiting"
+        run_until(client, lambda: client.state == "waiting")
         assert "no answer" in str(client.last_error)
         monkeypatch.undo()
         run_until(client, lambda: client.connected)
