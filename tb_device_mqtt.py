@@ -1440,7 +1440,8 @@ class TBDeviceMqttClient:
 
         *state*: what the link has just fallen back to. None: it has not, and the deadlines count.
         """
-        for topic in self._requests:
+        # A copy only where a logger may ask, too: what is dropped for the request is told to it.
+        for topic in list(self._requests) if state else self._requests:
             request, callback, first, since, timeout = self._requests[topic]
             if state is None:
                 if ticks_diff(ticks_ms(), since) >= timeout * 1000:

@@ -1025,6 +1025,28 @@ def test_shared_is_asked_for_again_when_no_answer_came(server, offline, known, m
     run_until(offline, lambda: offline.shared["mode"] == "auto")
 
 
+def test_a_logger_may_ask_when_a_question_that_is_asked_again_finds_the_queue_full(server, known):
+    class Asker:
+        def warning(self, text, *_arguments):
+            if "dropped" in text:
+                client.request_attributes(["a"], callback=notes)
+
+    notes = Notes()
+    with online_client(server, queue_size=2, logger=Asker()) as client:
+        client.request_timeout = 0.5
+        server.faults.response_delay = 60
+        client.request_attributes(["a"], callback=notes)
+        client.request_attributes(["b"], callback=notes)
+        assert client.flush(5)
+        server.faults.silent = True
+        client.send_telemetry({"n": 1})
+        client.send_telemetry({"n": 2})
+        server.faults.response_delay = 0
+        lose(client, known)
+        server.faults.silent = False
+        run_until(client, lambda: len(notes.calls) == 4)  # two of them dropped: a timeout
+
+
 def test_shared_that_is_too_long_is_not_asked_for_all_the_time(offline, known, monkeypatch):
     clock = Clock(monkeypatch)
     known.push_attributes({"text": "x" * 5000})
