@@ -465,6 +465,20 @@ def test_the_question_is_asked_again_when_the_link_is_lost_before_its_puback(ser
     assert len(payloads(known, ATTRIBUTES_REQUEST)) == 1
 
 
+def test_a_question_that_is_asked_again_is_a_new_message(server, client, known):
+    """MQTT 3.1.1, 3.3.1.1: DUP tells of an earlier attempt to deliver the same message."""
+    server.faults.response_delay = 60
+    server.faults.mute_puback = True
+    client.request_attributes(["a"], callback=Notes())
+    run_until(client, lambda: len(payloads(known, ATTRIBUTES_REQUEST)) == 1)
+    server.faults.mute_puback = False
+    for number in (2, 3):
+        lose(client, known)
+        run_until(client, lambda: client.connected and not client.pending_messages_count)
+        assert len(payloads(known, ATTRIBUTES_REQUEST)) == number
+    assert [is_dup for *_, is_dup in known.messages] == [False, True, False]
+
+
 def test_the_question_is_asked_again_when_the_link_is_lost_after_its_puback(server, client, known):
     server.faults.response_delay = 60
     answered = Notes()

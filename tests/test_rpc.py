@@ -20,7 +20,7 @@ from clients import (
 )
 from fakes import FakePool
 from faults.scripted_broker import connack, publish, suback
-from helpers import run_for, run_until, wait_until
+from helpers import run_for, run_until
 from tb_device_mqtt import TBDeviceMqttClient, TBError, TBTimeoutError
 
 REQUESTS = RPC_REQUEST + "+"
@@ -1013,18 +1013,20 @@ def test_a_call_is_not_made_again_when_the_link_is_lost_after_its_puback(client,
     assert len(payloads(device, RPC_REQUEST)) == 1
 
 
-def test_an_answer_that_came_right_before_the_loss_is_told(server, client, device):
-    device.on_client_rpc = lambda method, params: "ok"
+def test_an_answer_that_came_right_before_the_loss_is_told():
     answered = Notes()
+    client, pool = served_by_test(Notes())
+    feed_new_connection(client, pool)
     request_id = client.send_rpc_call("openValve", None, answered)
-    wait_until(lambda: ("Device A", "out", "PUBLISH") in server.packets)
-    device.disconnect()  # behind the answer
-    run_until(client, lambda: answered.calls)
+    pool.socket_now.feed(PUBACKS + publish(RPC_RESPONSE + str(request_id), b'"ok"'))
+    pool.socket_now.end()
+    client.check_for_msg()
+    assert not client.connected
     assert answered.calls == [(request_id, "ok", None)]
-    run_until(client, lambda: device.connects == 2)
-    run_for(client, SOON_S)
+    feed_new_connection(client, pool)
+    client.check_for_msg()
     assert len(answered.calls) == 1
-    assert len(payloads(device, RPC_REQUEST)) == 1
+    assert client.stats["sent"] == 1
 
 
 def test_a_call_whose_question_was_lost_is_made_when_the_link_is_back(server, client, device):
