@@ -425,7 +425,7 @@ _TCP_NODELAY = const(1)
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
 # One text: nested tuples take 700 bytes more of a board.
 _CAUSES = const("""memory|nomem|alloc|too little memory left
-gaierror|unicodeerror|host not known
+gaierror|unicodeerror|resolve|request host|host not known
 refused|nobody listens there
 timed|inprogress|no answer
 expired|yet valid|certificate expired or not yet valid: is the clock set?

@@ -155,8 +155,8 @@ BOARD_ERRORS = (
     (OSError(118, "EHOSTUNREACH"), "no connection"),
     (OSError(113, "No route to host"), "no connection"),
     (OSError(101, "Network is unreachable"), "no connection"),
-    (RuntimeError("Failed to resolve hostname!"), "no connection"),  # WIZnet
-    (ConnectionError("Failed to request hostname"), "no connection"),  # AirLift
+    (RuntimeError("Failed to resolve hostname!"), "host not known"),  # WIZnet
+    (ConnectionError("Failed to request hostname"), "host not known"),  # AirLift
     (OSError(-0x7F00, "MBEDTLS_ERR_SSL_ALLOC_FAILED"), "too little memory"),
     (OSError(12, "ENOMEM"), "too little memory"),
     (
