@@ -158,39 +158,46 @@ class NoMemoryAt:
             raise MemoryError("none left")
 
 
-@pytest.mark.parametrize("number", range(POLLS))
-@pytest.mark.parametrize("begin", LIVES)
-def test_memory_that_runs_out_at_any_call_of_a_poll_costs_no_data(begin, number):
+def lives_with_a_failure(begin, polls):
+    """One life for each call of a poll, which fails there; *polls* go before. Settled again."""
     for place in count():
         with Clock() as clock:
             life = Life(clock)
             begin(life)
-            for _ in range(number):
+            for _ in range(polls):
                 life.poll()
             life.deliver()
             with NoMemoryAt(place) as memory:
                 life.client.check_for_msg()
             if not memory.has_failed:
-                break
+                return
             life.poll_until(life.is_settled)
+            yield life
+
+
+@pytest.mark.parametrize("begin", LIVES)
+def test_memory_that_runs_out_at_any_call_of_a_poll_costs_no_data(begin):
+    failures = 0
+    for polls in range(POLLS):
+        for life in lives_with_a_failure(begin, polls):
             life.send_last()
-            assert life.received() == life.numbers | {LAST}, place
+            assert life.received() == life.numbers | {LAST}, (polls, failures)
+            failures += 1
+    assert failures > 1
+
+
+def unanswered(life):
+    request(life)
+    life.clock.advance(11000)  # later than request_timeout
 
 
 def test_memory_that_runs_out_while_a_request_ends_leaves_it_its_callback():
-    for place in count():
-        with Clock() as clock:
-            life = Life(clock)
-            life.go_online()
-            request(life)
-            clock.advance(11000)  # later than request_timeout
-            with NoMemoryAt(place) as memory:
-                life.client.check_for_msg()
-            if not memory.has_failed:
-                break
-            life.poll_until(life.is_settled)
-            life.poll()
-            assert life.calls == ["answer"], place
+    failures = 0
+    for life in lives_with_a_failure(unanswered, 0):
+        life.poll()
+        assert life.calls == ["answer"], failures
+        failures += 1
+    assert failures > 1
 
 
 def test_a_remote_call_that_there_was_no_memory_to_read_is_executed_when_it_comes_again(
