@@ -124,7 +124,7 @@ _MAX_ID = const(0x3FFFFFFF)  # ThingsBoard takes 31 bits; a multiple of 0x7FFF p
 _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE from here on
 _MAX_NAME_CHARS = const(255)  # of keys: KvUtils.java; of host names: DNS; enough for topics
 _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
-_SHARED_TIMEOUT_S = const(300)  # soon again, an answer above max_message_bytes would be dear
+_SHARED_TIMEOUT_S = const(300)  # sooner, answers above max_message_bytes would cost air time
 _RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
 
