@@ -282,9 +282,9 @@ def _telemetry(data, limit, left_out):
         if isinstance(values, dict) and "ts" in values and "values" in values:
             ts = values["ts"]
             if type(ts) is not int:
-                raise TypeError("%r: %s can't be sent" % ("ts", type(ts).__name__))
+                raise TypeError("'ts' %r: ms since 1970" % (ts,))
             if len(values) > 2:
-                raise ValueError("%r: %s can't be sent" % ("ts", list(values)))
+                raise ValueError("%r: 'ts' and 'values' only" % (list(values),))
             values = values["values"]
         for text in _objects(values, limit - _STAMP_BYTES, left_out):
             size = _STAMP_BYTES + len(text)
