@@ -1376,9 +1376,9 @@ class TBDeviceMqttClient:
                 self._on_answer(topic, loads(payload))
             elif topic == self._topics[_ATTRIBUTES]:
                 self._on_attributes(loads(payload))
-            elif callbacks and not self._rpc_methods:
-                pass  # who takes RPCs by himself answers them by himself
-            elif topic.startswith(self._topics[_RPC_REQUEST]):
+            elif topic.startswith(self._topics[_RPC_REQUEST]) and (
+                self._rpc_methods or not callbacks  # who takes them by himself answers by himself
+            ):
                 self._on_rpc_request(int(topic[len(self._topics[_RPC_REQUEST]) :]), payload)
             elif not callbacks:
                 raise ValueError("unexpected")
