@@ -1447,12 +1447,13 @@ class TBDeviceMqttClient:
                 if ticks_diff(ticks_ms(), since) >= timeout * 1000:
                     error: TBError = TBTimeoutError("no %s in %g s" % (topic, timeout))
                     break
-            elif state != _STOPPED and first and (request in self._outbox or self._link.waiting):
-                pass  # the call is made again, or the answer may be among what has come
-            elif state == _STOPPED or first:
-                error = TBError("disconnected before the answer")  # what a call did nobody knows
+            elif state == _STOPPED or (
+                # A call that left, and whose answer isn't among what has come: may have been made.
+                first and not (request in self._outbox or self._link.waiting)
+            ):
+                error = TBError("disconnected before the answer")
                 break
-            elif request not in self._outbox:
+            elif not first and request not in self._outbox:
                 self._outbox_put(request)  # asking for attributes again does no harm
         else:
             return False
