@@ -1598,10 +1598,12 @@ class TBDeviceMqttClient:
         """
         for message in self._outbox[: self._outbox_sent]:
             message.flags |= _DUP
-        # What there was no memory to send is waited for as well, until that is a timeout.
-        is_tried = self._outbox_sent or isinstance(reason, TBTimeoutError)
-        is_suspect = is_tried and reason and not self._link.unsent
-        if is_suspect if self._outbox_failures else self._outbox_sent:
+        is_marked = self._outbox_sent
+        if self._outbox_failures:
+            # What there was no memory to send is waited for as well, until that is a timeout.
+            is_tried = self._outbox_sent or isinstance(reason, TBTimeoutError)
+            is_marked = is_tried and reason and not self._link.unsent
+        if is_marked:
             self._outbox_failures += 1
         self._outbox_sent = 0
         if self._outbox_failures >= _MAX_FAILURES:
