@@ -1645,7 +1645,7 @@ class TBDeviceMqttClient:
         if self._strict:
             raise error
         self.stats["left_out"] += 1
-        self._log("%s dropped: %s", "key", error)
+        self._log("left out: %s", error)
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
