@@ -1384,7 +1384,7 @@ class TBDeviceMqttClient:
                 raise ValueError("unexpected")
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             self.stats["unexpected"] += 1
-            self._log("%s dropped: %s", topic, error)
+            self._log("message on %s ignored: %s", topic, error)
 
     def _log(self, *message):
         logger, self._logger = self._logger, None  # it is not told what it raises itself
@@ -1527,7 +1527,7 @@ class TBDeviceMqttClient:
         message.packet_id = 0  # as if it had never left
         self._outbox_end(message, self.on_drop, message.payload, reason)
         # Last: a logger may send.
-        self._log("%s dropped: %s", message.topic, reason)
+        self._log("message to %s dropped: %s", message.topic, reason)
 
     def _outbox_pump(self):
         """Send as much as the window, the socket and the memory allow."""
