@@ -3,7 +3,7 @@
 """ThingsBoard device client for CircuitPython: telemetry, attributes, RPC and claiming over MQTT.
 
 The main loop is yours; the client gets a slice of it at every `check_for_msg` and gives it back
-within microseconds. What was handed over to be sent arrives, or is reported::
+within microseconds. Every message is either delivered or reported as dropped::
 
     from tb_device_mqtt import TBDeviceMqttClient
 
@@ -19,13 +19,15 @@ within microseconds. What was handed over to be sent arrives, or is reported::
     while True:
         client.check_for_msg()
 
-Map of this file, each layer knows only the ones above it:
+The rooms of this file, top to bottom; each uses only those above it, and only by their methods:
 
 * words and limits: topics, packet types, defaults, states, errors
-* pure functions of plain values: packets, checking
+* pure functions of plain values: packets, checking, splitting
 * `_StandIn`: what MiniMQTT is given as its pool, its TLS context and its socket
 * `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
-* `TBDeviceMqttClient`: topics and JSON, the outbox, requests, RPC; it has never heard of a socket
+* `_Message`, `_Outbox`: the bounded queue, what is in flight, batches, times of capture
+* `_Request`, `_Reply`, `SharedAttributes`: questions that wait, RPCs that were answered, the mirror
+* `TBDeviceMqttClient`: ThingsBoard's topics and JSON; it has never heard of a socket
 
 MiniMQTT keeps the settings, the credentials, the will, TLS and the way to a socket, and builds
 CONNECT. Its loop is never called: that one waits a second even when there is nothing to read.
@@ -58,6 +60,7 @@ try:
 except ImportError:  # MicroPython alone has that, and has no nanoseconds
 
     def _now_ms():
+        """Milliseconds since some moment in the past; unlike `ticks_ms` it never wraps."""
         return time.monotonic_ns() // 1000000
 
 
@@ -66,7 +69,7 @@ gc.collect()  # a board's memory never moves: what the imports left would lie be
 # --- words: topics ----------------------------------------------------------------------------
 # ThingsBoard's device topics, MQTT Device API reference; server: MqttTopics.java.
 
-_TELEMETRY = const(0)  # place in the two rows below
+_TELEMETRY = const(0)  # places in the two rows below
 _ATTRIBUTES = const(1)
 _ATTRIBUTES_REQUEST = const(2)
 _ATTRIBUTES_RESPONSE = const(3)
@@ -83,10 +86,18 @@ _TOPICS = const(
         "v1/devices/me/rpc/response/",
     )
 )
-# One text as long as nobody wants them.
+# One text until a client wants them: six strings would take memory of every board.
 _COMPACT_TOPICS = const("v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/")
 _CLAIM = const("v1/devices/me/claim")
-_EVERYTHING = const(b"{}")  # payload of a request without keys
+
+# What ThingsBoard may send: the place of its topic, the method that takes it. The longest first,
+# since the topic of attributes is the beginning of the one of their responses.
+_INBOUND = (
+    (_ATTRIBUTES_RESPONSE, "_on_attributes_response"),
+    (_ATTRIBUTES, "_on_attributes"),
+    (_RPC_REQUEST, "_on_rpc_request"),
+    (_RPC_RESPONSE, "_on_rpc_response"),
+)
 
 # --- words: MQTT control packets ---------------------------------------------------------------
 # First byte of the packet, MQTT 3.1.1 section 2.2.1.
@@ -113,7 +124,7 @@ _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _LATE_MS = const(100)  # readings that waited so long tell their own time
-_WINDOW = const(32)  # QoS 1 packets in flight: over 80 ms 400 a second
+_WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
 _MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is read
@@ -125,7 +136,7 @@ _SUBSCRIBE_IDS = const(0x8000)  # packet ids: of messages below, of SUBSCRIBE fr
 _MAX_NAME_CHARS = const(255)  # of keys: KvUtils.java; of host names: DNS; enough for topics
 _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's small pystack
 _SHARED_TIMEOUT_S = const(300)  # sooner, answers above max_message_bytes would cost air time
-_RPC_MEMORY = const(4)  # answered requests remembered, to answer them again
+_RPC_MEMORY = const(4)  # answered RPCs that are remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
 
 _TIMER_MS = const(100)
@@ -143,8 +154,6 @@ _CLOCK_SET_S = const(1700000000)  # below, the clock still counts from the board
 _CLOCK_STEP_MS = const(2000)  # more than that is a set clock, not time.time()'s whole seconds
 
 # --- words: states and errors ------------------------------------------------------------------
-
-# stopped -> waiting -> connecting -> online; the last two fall back to waiting, all to stopped.
 
 _STOPPED = const("stopped")  # connect() was not called yet, or disconnect() was
 _WAITING = const("waiting")  # for the next attempt
@@ -182,13 +191,14 @@ class TBRefusedError(TBError):
 # --- pure: packets -----------------------------------------------------------------------------
 
 
-def _text(topic):
-    """A UTF-8 encoded string, MQTT 3.1.1 section 1.5.3."""
-    encoded = topic.encode()
+def _text(text):
+    """A UTF-8 encoded string with its length, MQTT 3.1.1 section 1.5.3."""
+    encoded = text.encode()
     return len(encoded).to_bytes(2, "big") + encoded
 
 
 def _packet(head, *parts):
+    """A control packet: first byte, remaining length (section 2.2.3), *parts*."""
     size = sum(map(len, parts))
     header = bytes((head,))
     while size > 127:
@@ -223,28 +233,32 @@ def _check_value(key, value, depth):
     if isinstance(value, (bool, int, str)) or (value is None and depth):
         return value
     if isinstance(value, float):
-        if value - value != 0:  # infinity and NaN alone
-            raise ValueError("%r: %s can't be sent" % (key, value))
-        # With more than 16 decimals the server stores text (JsonConverter.java).
-        return float("%.16f" % value) if abs(value) < 1 else value
+        return _check_float(key, value)
     if depth > _MAX_DEPTH:
         raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):
-        checked: Any = {}
+        members: Any = {}
+        for member in value:
+            _check_name("key", member)
+            members[member] = _check_value(key, value[member], depth + 1)
+        return members
+    if isinstance(value, (list, tuple)):
+        items = []
         for item in value:
-            _check_name("key", item)
-            checked[item] = _check_value(key, value[item], depth + 1)
-    elif isinstance(value, (list, tuple)):
-        checked = []
-        for item in value:
-            checked.append(_check_value(key, item, depth + 1))
-    else:
-        raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
-    return checked
+            items.append(_check_value(key, item, depth + 1))
+        return items
+    raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
+
+
+def _check_float(key, value):
+    if value - value != 0:  # infinity and NaN alone
+        raise ValueError("%r: %s can't be sent" % (key, value))
+    # With more than 16 decimals the server stores text (JsonConverter.java).
+    return float("%.16f" % value) if abs(value) < 1 else value
 
 
 def _objects(values, limit, left_out):
-    """JSON objects, as bytes, no longer than *limit*, of what may be sent of the dict *values*."""
+    """Encode what may be sent of the dict *values* as JSON objects of at most *limit* bytes."""
     if not isinstance(values, dict):
         raise TypeError("%r is no dict" % (values,))
     if not values:
@@ -259,49 +273,76 @@ def _objects(values, limit, left_out):
     whole = _json(checked)
     if checked and len(whole) <= limit:
         return [whole]
-    texts = []
-    for key in checked:
-        text = _json({key: checked[key]})
-        _check_size(key, text, limit)
-        if texts and len(texts[-1]) + len(text) <= limit + 1:
-            texts[-1] = texts[-1][:-1] + b"," + text[1:]
+    return _split(checked, limit)
+
+
+def _split(values, limit):
+    """The same dict as several objects, filled one after the other; none if it is empty."""
+    objects = []
+    for key in values:
+        member = _json({key: values[key]})
+        _check_size(key, len(member), limit)
+        if objects and len(objects[-1]) + len(member) <= limit + 1:
+            objects[-1] = objects[-1][:-1] + b"," + member[1:]
         else:
-            texts.append(text)
-    return texts
+            objects.append(member)
+    return objects
 
 
-def _telemetry(data, limit, left_out):
-    """Payloads of what `send_telemetry` takes: a reading, or a list with one reading a line."""
+class _Readings:
+    """Readings that fit into one payload: all have a time of their own, or none has."""
+
+    def __init__(self, is_timed, room):
+        self.is_timed = is_timed
+        self.texts = []  # JSON objects
+        self._room = room  # bytes
+
+    def add(self, ts, text):
+        """Add one, if it is of the same kind and there is room; whether it was added."""
+        size = _STAMP_BYTES + len(text)
+        if (ts is not None) != self.is_timed or (self.texts and size >= self._room):
+            return False
+        self._room -= size
+        self.texts.append(_stamped(ts, text) if self.is_timed else text)
+        return True
+
+
+def _readings(data, limit, left_out):
+    """What `send_telemetry` takes as a list of `_Readings`, each of at most *limit* bytes."""
     if not isinstance(data, (list, tuple)):
         data = (data,)
     if not data:
         raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
-    payloads, room = [], 0
+    payloads = []
     for values in data:
-        ts = None
-        if isinstance(values, dict) and "ts" in values and "values" in values:
-            ts = values["ts"]
-            if type(ts) is not int:
-                raise TypeError("'ts' %r: ms since 1970" % (ts,))
-            if len(values) > 2:
-                raise ValueError("%r: 'ts' and 'values' only" % (list(values),))
-            values = values["values"]
+        ts, values = _split_reading(values)
         for text in _objects(values, limit - _STAMP_BYTES, left_out):
-            size = _STAMP_BYTES + len(text)
-            room -= size
-            if ts is not None:
-                text = b'{"ts":%d,"values":%s}' % (ts, text)
-            if room > 0:
-                payloads[-1] = b"[%s,\n%s]" % (payloads[-1].strip(b"[]"), text)
-            else:
-                payloads.append(text)
-                room = limit - size
+            if not (payloads and payloads[-1].add(ts, text)):
+                payloads.append(_Readings(ts is not None, limit))
+                payloads[-1].add(ts, text)
     return payloads
 
 
-def _check_size(name, data, limit):
-    if len(data) > limit:
-        raise ValueError("%r: %d bytes, the limit is %d" % (name, len(data), limit))
+def _split_reading(reading):
+    """The time, or None, and the values of ``{"ts": ms, "values": {...}}`` or ``{key: value}``."""
+    if not (isinstance(reading, dict) and "ts" in reading and "values" in reading):
+        return None, reading
+    ts = reading["ts"]
+    if type(ts) is not int:
+        raise TypeError("'ts' %r: ms since 1970" % (ts,))
+    if len(reading) > 2:
+        raise ValueError("%r: 'ts' and 'values' only" % (list(reading),))
+    return ts, reading["values"]
+
+
+def _stamped(ts, text):
+    """A reading with its time, milliseconds since 1970."""
+    return b'{"ts":%d,"values":%s}' % (ts, text)
+
+
+def _check_size(name, size, limit):
+    if size > limit:
+        raise ValueError("%r: %d bytes, the limit is %d" % (name, size, limit))
 
 
 def _check_callback(callback):
@@ -333,14 +374,60 @@ def _check_payload(payload):
     raise TypeError("%r: %s can't be sent" % ("payload", type(payload).__name__))
 
 
-# --- what MiniMQTT is given --------------------------------------------------------------------
-# MiniMQTT takes its socket from the pool in its constructor's arguments. Ours hands out a stand-in:
-# the real socket inside is connected (and wrapped in TLS) as MiniMQTT and ConnectionManager wish,
-# but CONNECT is only collected and a CONNACK handed back at once, so that `MQTT.connect` returns
-# without waiting. From then on the real socket is the link's. No private member is touched.
+# --- networks: where sockets come from ---------------------------------------------------------
 
 
-# What the networks of boards raise while they connect, and MQTT classes while they send.
+def _network(network_adapter, radio):
+    """``(socket pool, TLS context or None, radio)`` of what the user gave, or of what is there."""
+    if network_adapter is not None:
+        return network_adapter.get_socket_pool(), network_adapter.get_ssl_context(), None
+    if radio is None and sys.implementation.name == "circuitpython":
+        from wifi import radio
+    if radio is None:
+        import socket
+
+        return socket, None, None
+    from adafruit_connection_manager import get_radio_socketpool, get_radio_ssl_context
+
+    return get_radio_socketpool(radio), get_radio_ssl_context(radio), radio
+
+
+def _tls_context(tls, context):
+    """What *tls* asks for: nothing, True, the path of a CA file, or a context. *context*: ours."""
+    if not tls or hasattr(tls, "wrap_socket"):
+        return tls or None
+    if tls is True and context is not None:
+        return context
+    import ssl
+
+    if tls is True:
+        return ssl.create_default_context()
+    _check_text("tls", tls)
+    with open(tls) as file:
+        authorities = file.read()
+    if sys.implementation.name == "cpython":
+        return ssl.create_default_context(cadata=authorities)  # these alone, not the system's too
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=authorities)
+    return context
+
+
+# --- _StandIn ----------------------------------------------------------------------------------
+# MiniMQTT takes its socket from the pool that its constructor is given. Ours hands out itself, and
+# passes on what opens the real connection. `MQTT.connect` then makes these six calls, in this
+# order, and returns without waiting for the server:
+#
+#     getaddrinfo(host, port)  -> the real pool: DNS
+#     socket(family, type)     -> the real pool
+#     wrap_socket(socket)      -> the real TLS context; with TLS alone
+#     connect(address)         -> the real socket: TCP, and the TLS handshake
+#     send(CONNECT)            -> kept here, in `sent`
+#     recv_into(buffer)        <- a CONNACK made up here
+#
+# From then on the real socket is the link's, which sends what was kept and reads the true CONNACK.
+# No private member of MiniMQTT or ConnectionManager is touched.
+
+# What the networks of boards raise while they connect.
 _ATTEMPT_ERRORS = (OSError, RuntimeError, MemoryError, ValueError, MMQTTException)
 
 
@@ -371,7 +458,7 @@ class _StandIn:
         return found
 
     def socket(self, *args):
-        self.close()  # what there was no memory to close
+        self.close()  # one that there was no memory to close
         self.error = None
         self.real = self._call(self.pool.socket, args)
         self.sent = bytearray()
@@ -408,13 +495,23 @@ class _StandIn:
         self.real = None
 
 
-# --- _Link: open and close ---------------------------------------------------------------------
-# One MQTT 3.1.1 connection that never waits. Its owner calls `poll` and is called back for a
-# message, an acknowledgement, a change of state, an error; there it only notes what came. The one
-# step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets can't
-# do otherwise; it is announced by the state "connecting" and bounded as far as the sockets keep to
-# `connect_timeout`.
+# --- _Link: theory -----------------------------------------------------------------------------
+# One MQTT 3.1.1 connection that never waits. Its owner calls `poll` often; what the link has to
+# say it says by four methods of the owner: `_link_moved` (the state changed), `_link_message`,
+# `_link_acknowledged`, `_link_error`. The owner only notes what it is told.
+# Bytes come and go in `poll` alone; all else only appends to what is to be sent and tries once to
+# send it. A fault found there is kept, and the next poll ends the connection because of it.
+# The one step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets
+# can't do otherwise. It is announced by the state "connecting", one poll before.
+# Loss goes one way: close the socket, forget the connection, move, tell the owner. What has to
+# outlive the connection (topics, messages) is subscribed and published again after the next one.
 
+_MOVES = {  # state: those that may follow
+    _STOPPED: (_WAITING,),
+    _WAITING: (_CONNECTING, _STOPPED),
+    _CONNECTING: (_ONLINE, _WAITING, _STOPPED),
+    _ONLINE: (_WAITING, _STOPPED),
+}
 
 _EPIPE = const(32)  # numbers that errno lacks on boards
 _ENOBUFS = const(105)
@@ -423,7 +520,10 @@ _IPPROTO_TCP = const(6)  # the same everywhere; not every pool has the names
 _TCP_NODELAY = const(1)
 
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
-# One text: nested tuples take 700 bytes more of a board.
+# Samples of what the lines are for: "MemoryError", "[Errno -2] Name or service not known",
+# "ConnectionRefusedError", "[Errno 116] ETIMEDOUT", "certificate has expired", "Hostname mismatch",
+# "self-signed certificate", "[Errno 113] No route to host", "tlsv13 alert certificate required",
+# "[SSL: WRONG_VERSION_NUMBER]". One text: nested tuples take 700 bytes more of a board.
 _CAUSES = const("""memory|nomem|alloc|too little memory left
 gaierror|unicodeerror|resolve|request host|host not known
 refused|nobody listens there
@@ -441,74 +541,178 @@ class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
     credential = "access_token"  # what the server refuses, should it refuse
 
-    def __init__(self, owner, settings, pool, context, radio):
+    def __init__(self, owner, settings, pool, context, radio, stats):
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
-        self.radio = radio
-        self.is_ssl = context is not None
+        self._stats = stats
+        self._radio = radio
+        self._is_ssl = context is not None
         self._where = "%s port %d" % (settings["broker"], settings["port"])
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
             ssl_context=self._standin,
-            is_ssl=self.is_ssl,
+            is_ssl=self._is_ssl,
             use_binary_mode=True,
             connect_retries=1,
             **settings,
         )
+        # What outlives a connection.
         self.state = _STOPPED
         self.error = None  # why there is no connection
-        self.waiting = 0  # messages that the owner has not taken yet
+        self._reason = None  # why the state changed,
+        self._was_cut = False  # whether a packet had left only in part,
+        self._is_told = True  # and whether the owner knows
         self._attempts = 0  # since a connection lasted
-        self._early = True  # send behind CONNECT, before its CONNACK
-        self._topics = {}
+        self._sends_early = True  # packets leave behind CONNECT, before its CONNACK
+        self._topics = {}  # filter -> QoS
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
         self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
+        # The connection: `_forget` sets these back.
+        self._socket = None
+        self._ready = None  # asks the system whether there is something to read
+        self._fault = None  # what the next poll has to end the connection for
+        self._awaited = {}  # packet id -> topics of a SUBSCRIBE; of a message none
+        self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
+        self._is_used = False  # a message was acknowledged
+        self._unsent = []  # packets, as views; the first may have gone in part:
+        self._first_sent = 0  # so many bytes of it
         self._own_buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self._reset()
+        self._buffer = self._own_buffer
+        self._filled = 0  # bytes in the buffer
+        self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
+        self._may_hold_more = False  # the last read did not say that nothing is left
+        self._is_pinged = False  # PINGRESP is expected
+        # Ticks of this connection, see `_check_deadlines`.
+        self._due = 0  # the timers, or the attempt if there is no connection
+        self._look_at = 0  # the next read without a hint that there is something
+        self._moved_at = 0  # CONNECT, or its CONNACK
+        self._sent_at = 0  # the last bytes that went
+        self._heard_at = 0  # the last bytes that came
+        self._acked_at = 0  # the last acknowledgement, or when the first was asked for
+        self._pinged_at = 0  # PINGREQ, or bytes since
 
-    def _reset(self):
-        """Forget the connection, keep the topics."""
+    def _forget(self):
+        """Forget the connection, keep the topics. Takes no memory: it has to succeed."""
         self._socket = None
         self._ready = None
-        self.unsent = []  # packets, as views
-        self._gone = 0  # bytes of the first that were sent
-        self._buffer = self._own_buffer
-        self._filled = self._skip = 0  # bytes in the buffer; of them, or beyond, to be forgotten
-        self._early_id = 0  # of the first packet that went out before CONNACK, if it is awaited
-        self._more = False
         self._fault = None
-        self._awaited = {}  # packet id -> topics of a SUBSCRIBE
-        self._is_open = self._is_pinged = self._is_used = False
+        self._awaited.clear()
+        self._early_id = 0
+        self._is_used = False
+        self._unsent.clear()
+        self._first_sent = 0
+        self._buffer = self._own_buffer
+        self._filled = self._done = 0
+        self._may_hold_more = False
+        self._is_pinged = False
+
+    # --- _Link: state --------------------------------------------------------------------------
+
+    def _move(self, state, reason=None, was_cut=False):
+        """The one place that changes the state."""
+        if state not in _MOVES[self.state]:
+            raise RuntimeError("link: %s -> %s" % (self.state, state))
+        self.state = state
+        self._reason = reason
+        self._was_cut = was_cut
+        self._is_told = False
+        self._tell_owner()
+
+    def _tell_owner(self):
+        self._owner._link_moved(self.state, self._reason, self._was_cut)
+        self._is_told = True  # else memory ran out: the next poll tells it again
 
     def start(self):
         """Connect, and stay connected until `stop`."""
         self.error = None
+        self._due = ticks_ms()
         if self.state == _STOPPED:
             self._attempts = 0
             self._move(_WAITING)
-        self._due = ticks_ms()  # the attempt, if one is waited for
 
     def stop(self):
-        """Say DISCONNECT if that can be done at once, and close."""
+        """Send DISCONNECT if that can be done at once, and close."""
         if self.state == _STOPPED:
             return
         if self._socket is not None:
             self._write(_packet(_DISCONNECT))
         self._close(_STOPPED)
 
+    def poll(self):
+        """Move on by as much as can be done without waiting. Raises no network error."""
+        try:
+            if not self._is_told:
+                self._tell_owner()
+            if self._socket is not None:
+                self._poll_socket()
+            elif self.state == _CONNECTING:
+                self._open()  # announced at the poll before
+            elif self.state == _WAITING and ticks_diff(ticks_ms(), self._due) >= 0:
+                self._announce_attempt()
+            if self._fault is not None:
+                raise self._fault
+        except (OSError, TBError) as reason:
+            self._lose(reason)
+
+    def _poll_socket(self):
+        if self._unsent:
+            self._flush()
+        now = ticks_ms()
+        if self._may_hold_more or self._fault or self._is_readable(now):
+            self._read()
+        if ticks_diff(now, self._due) >= 0:
+            self._due = ticks_add(now, _TIMER_MS)
+            self._check_deadlines(now)
+            self._ping_if_silent(now)
+
+    def _close(self, state, reason=None):
+        """Close, forget the connection, and tell what was lost."""
+        self._ready = None  # the poller: Espressif's select can't bear a closed socket
+        try:
+            self.mqtt.disconnect()
+        except _ATTEMPT_ERRORS:
+            pass  # it was not connected
+        self._standin.close()
+        was_cut = len(self._unsent) > 0
+        self._forget()
+        self._move(state, reason, was_cut)
+
+    def _lose(self, reason):
+        """The connection, or the attempt, is over; plan the next one."""
+        if self._early_id:
+            self._sends_early = False  # ThingsBoard before 3.3 forgets what precedes its CONNACK
+        self.error = reason
+        if self._is_used and self._awaited:
+            self._attempts = 0  # cut in the middle of messages that pass
+        # Otherwise it did not last: two clients on one token throw each other out, which must not
+        # become a race.
+        pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << self._attempts)
+        self._attempts = min(self._attempts + 1, _BACKOFF_LAST)
+        self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
+        self._close(_WAITING, reason)
+
+    # --- _Link: an attempt ---------------------------------------------------------------------
+
+    def _announce_attempt(self):
+        """Move to "connecting" if there is a network; the attempt follows one poll later."""
+        self._due = ticks_add(ticks_ms(), _RADIO_MS)
+        for name in ("connected", "is_connected", "link_status"):  # each kind of radio has one
+            if not getattr(self._radio, name, True):
+                if self.error is None:
+                    self.error = OSError(errno.EHOSTUNREACH, "the radio is not connected")
+                    self._owner._link_error(self.error)
+                return
+        self._move(_CONNECTING)
+
     def _open(self):
         """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send goes out without waiting."""
-        self._owner.stats["connects"] += 1
+        self._stats["connects"] += 1
         self._standin.connect_timeout = self._owner.connect_timeout
         try:
             self.mqtt.connect(clean_session=self._owner.clean_session)
-            if self._standin.real is not None:
-                self._adopt()
-            else:  # online without a socket: see `_poll_mqtt`
-                self.mqtt.on_message = self._owner._link_message
-                self._on_connack(0)
+            self._adopt()
         except _ATTEMPT_ERRORS as error:
             self._lose(self._connect_error(error))
             if "pystack" in str(error):
@@ -517,7 +721,7 @@ class _Link:
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
         error = self._standin.error or error
-        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self.is_ssl else "")
+        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._is_ssl else "")
         number = getattr(error, "errno", None)
         number = number if isinstance(number, int) else errno.ENOTCONN
         for line in _CAUSES.split("\n"):
@@ -530,13 +734,22 @@ class _Link:
         """Take the real socket over. Never again is it given time to wait."""
         socket = self._standin.real
         socket.settimeout(0)
-        self._due = self._look_at = self._since = self._received_at = self._pinged_at = ticks_ms()
+        now = ticks_ms()
+        self._due = self._look_at = self._moved_at = self._heard_at = self._pinged_at = now
         self._socket = socket
         try:  # each packet a segment; otherwise the second waits for the peer's ACK
             socket.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
         except (AttributeError, OSError):
             pass  # not every socket can
-        try:  # the system, not the socket, is asked whether there is something to read
+        self._ready = self._poller(socket)
+        self._write(bytes(self._standin.sent))
+        if self._sends_early:
+            self._subscribe_again()
+
+    @staticmethod
+    def _poller(socket):
+        """What asks the system whether *socket* has something to read; None if it can't."""
+        try:
             import select
 
             poller = select.poll()
@@ -544,128 +757,180 @@ class _Link:
             ready = getattr(poller, "ipoll", None) or poller.poll
             for _ in ready(0):  # some sockets register and fail only here
                 break
-            self._ready = ready
+            return ready
         except (ImportError, AttributeError, OSError, TypeError, ValueError):
-            pass  # not every system can
-        self._write(bytes(self._standin.sent))
-        if self._early:
-            self._begin()
+            return None
 
-    def _begin(self):
-        """From now on packets may leave."""
-        self._is_open = True
+    def _subscribe_again(self):
         # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
         if self._topics:
             self._request(_SUBSCRIBE, list(self._topics))
 
-    def _close(self, state, reason=None):
-        self._is_open = False  # a logger may send when it is told the reason
-        self._ready = None  # the poller: Espressif's select can't bear a closed socket
-        try:
-            self.mqtt.disconnect()
-        except _ATTEMPT_ERRORS:
-            pass  # it was not connected
-        self._standin.close()
-        self._move(state, reason)
-        self._reset()
+    # --- _Link: timers -------------------------------------------------------------------------
 
-    def _lose(self, reason):
-        """The connection, or the attempt, is over; plan the next one."""
-        if self._early_id:
-            self._early = False  # ThingsBoard before 3.3 forgets what came before its CONNACK
-        self.error = reason
-        if self._is_used and self._awaited:
-            self._attempts = 0  # cut in the middle of messages that pass
-        # Otherwise it did not last: two clients on one token throw each other out, which must not
-        # become a race.
-        pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << self._attempts)
-        self._attempts = min(self._attempts + 1, _BACKOFF_LAST)
-        self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
-        self._close(_WAITING, reason)
+    def _check_deadlines(self, now):
+        """Each wait has an end:
 
-    # --- _Link: state --------------------------------------------------------------------------
+        * bytes that can't leave: since the last ones left. As long as some wait, the server can't
+          acknowledge what has not reached it, so that the wait for acknowledgements begins anew
+        * CONNACK: since CONNECT
+        * acknowledgements: since the last one came
+        * PINGRESP: since PINGREQ, or since the last bytes came, behind which it may be
 
-    def _move(self, state, reason=None):
-        """The one place that changes the state; see where the states are named."""
-        self.state = state
-        self._owner._link_moved(state, reason)
-
-    def poll(self):
-        """Move on by as much as can be done without waiting. Raises no network error."""
-        try:
-            if self._socket is None:
-                self._poll_without_socket()
-            else:
-                if self.unsent:
-                    self._flush()
-                now = ticks_ms()
-                if self._more or self._fault or self._is_readable(now):
-                    self._read()
-                if self._socket is not None and ticks_diff(now, self._due) >= 0:
-                    self._run_timers(now)
-            if self._fault is not None:
-                raise self._fault
-        except (OSError, TBError) as reason:
-            self._lose(reason)
-
-    def _poll_without_socket(self):
-        """Announce the attempt when it is due and there is a network, make it one poll later."""
-        if self.state == _CONNECTING:
-            self._open()  # announced at the poll before
-            return
-        if self.state == _ONLINE:
-            self._poll_mqtt()
-        if self.state != _WAITING or ticks_diff(ticks_ms(), self._due) < 0:
-            return
-        self._due = ticks_add(ticks_ms(), _RADIO_MS)
-        for name in ("connected", "is_connected", "link_status"):  # each kind of radio has one
-            if not getattr(self.radio, name, True):
-                if self.error is None:
-                    self.error = OSError(errno.EHOSTUNREACH, "the radio is not connected")
-                    self._owner._link_error(self.error)
-                return
-        self._move(_CONNECTING)
-
-    def _poll_mqtt(self):
-        """Where an MQTT class keeps its socket to itself, such as a test double: have it work.
-
-        It blocks as long as it likes; its calls return when the server has acknowledged.
+        What may have come already and was not read yet is not missed.
         """
-        for packet_id in self._awaited:
-            self._owner._link_acknowledged(packet_id)
-        self._awaited = {}
-        if self._fault is None and self._try(self.mqtt.loop) != -1:
-            self._attempts = 0
-
-    def _run_timers(self, now):
-        self._due = ticks_add(now, _TIMER_MS)
-        ping_ms = self.mqtt.keep_alive * 500  # half the interval
-        limit_ms = min(_PING_TIMEOUT_MS, ping_ms * 3 // 4 or _PING_TIMEOUT_MS)
-        if self.unsent:  # TCP's acknowledgements: without them there is no room for more
-            self._expect("acknowledgement", self._sent_at, limit_ms)
-            self._acked_at = now  # the server can't acknowledge yet what has not left
+        limit_ms = self._ping_limit_ms()
+        if self._unsent:
+            self._expect("acknowledgement", self._sent_at, limit_ms)  # TCP's
+            self._acked_at = now
         if self.state == _CONNECTING:
-            self._expect("CONNACK", self._since, _CONNACK_TIMEOUT_MS)
+            self._expect("CONNACK", self._moved_at, _CONNACK_TIMEOUT_MS)
             return
-        if ticks_diff(now, self._since) >= _SETTLED_MS:
+        if ticks_diff(now, self._moved_at) >= _SETTLED_MS:
             self._attempts = 0
-        if not self._more:  # else what we wait for may be there, unread
-            if self._awaited:
-                self._expect("acknowledgement", self._acked_at, _ACK_TIMEOUT_MS)
-            if self._is_pinged:
-                self._expect("PINGRESP", self._pinged_at, limit_ms)
-        # Half the interval without a byte from one side: ask, and show that we are there.
-        silent_ms = ticks_diff(now, self._sent_at)
-        if not self._is_pinged:
-            silent_ms = max(silent_ms, ticks_diff(now, self._received_at))
-        if silent_ms >= ping_ms > 0 and not self.unsent:
-            self._pinged_at = now
-            self._is_pinged = True
-            self._write(_packet(_PINGREQ))
+        if self._may_hold_more:
+            return
+        if self._awaited:
+            self._expect("acknowledgement", self._acked_at, _ACK_TIMEOUT_MS)
+        if self._is_pinged:
+            self._expect("PINGRESP", self._pinged_at, limit_ms)
+
+    def _ping_limit_ms(self):
+        """How long a PINGRESP may take: so that keep_alive is kept, and never above 10 s."""
+        half_ms = self.mqtt.keep_alive * 500
+        return min(_PING_TIMEOUT_MS, half_ms * 3 // 4 or _PING_TIMEOUT_MS)
 
     def _expect(self, name, since, limit):
         if ticks_diff(ticks_ms(), since) > limit:
             raise TBTimeoutError("no %s in %g s" % (name, limit / 1000))
+
+    def _ping_if_silent(self, now):
+        """After half of keep_alive without a byte from one side, ask; it also shows that we live."""
+        if self.state == _CONNECTING or self._unsent:
+            return
+        silent_ms = ticks_diff(now, self._sent_at)
+        if not self._is_pinged:
+            silent_ms = max(silent_ms, ticks_diff(now, self._heard_at))
+        if silent_ms >= self.mqtt.keep_alive * 500 > 0:
+            self._pinged_at = now
+            self._is_pinged = True
+            self._write(_packet(_PINGREQ))
+
+    # --- _Link: sending ------------------------------------------------------------------------
+    # One packet is one send(). A packet is kept until all of it has gone; a TLS layer that took
+    # a part of it must be offered the very same bytes again.
+
+    def can_send(self):
+        """Whether `publish` would send now, or as soon as the socket takes more."""
+        return self._is_open() and self._fault is None and len(self._unsent) < _MAX_UNSENT
+
+    def _is_open(self):
+        """Whether packets may leave: from CONNACK on, or already behind CONNECT."""
+        return self.state == _ONLINE or (self._sends_early and self._socket is not None)
+
+    def is_sending(self):
+        """Whether a packet waits for the socket."""
+        return len(self._unsent) > 0
+
+    def publish(self, topic, payload, flags, packet_id):
+        """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
+        identifier = b""
+        if flags & _QOS_1:
+            identifier = packet_id.to_bytes(2, "big")
+            self._await(packet_id)
+        self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
+
+    def subscribe(self, topic, quality_of_service=1):
+        """Subscribe now and after each connect."""
+        if self._topics.get(topic) != quality_of_service:
+            self._topics[topic] = quality_of_service
+            if self._is_open():
+                self._request(_SUBSCRIBE, (topic,))
+
+    def unsubscribe(self, topic):
+        """Unsubscribe now, and subscribe no more after a connect."""
+        if topic in self._topics:
+            del self._topics[topic]
+            if self._is_open():
+                self._request(_UNSUBSCRIBE, (topic,))
+
+    def _request(self, head, topics):
+        """Send SUBSCRIBE or UNSUBSCRIBE, under a packet id that no message has."""
+        packet_id = _SUBSCRIBE_IDS + 1
+        while packet_id in self._awaited:
+            packet_id += 1
+        self._await(packet_id, topics)
+        parts = [packet_id.to_bytes(2, "big")]
+        for topic in topics:
+            parts.append(_text(topic))
+            if head == _SUBSCRIBE:
+                parts.append(bytes((self._topics[topic],)))
+        self._write(_packet(head, *parts))
+
+    def _await(self, packet_id, topics=()):
+        """Expect an acknowledgement."""
+        if not self._awaited:
+            self._acked_at = ticks_ms()
+        self._awaited[packet_id] = topics
+        if self.state == _CONNECTING and self._sends_early and not self._early_id:
+            self._early_id = packet_id
+
+    def _write(self, packet):
+        if not self._unsent:
+            self._sent_at = ticks_ms()
+        self._unsent.append(memoryview(packet))
+        self._flush()
+
+    def _flush(self):
+        """Send until the socket has no room."""
+        while self._unsent and self._fault is None:
+            data = self._unsent[0][self._first_sent :]
+            if self._is_airlift:
+                data = data[:_SPI_SLICE_BYTES]
+            sent = self._send_some(data)
+            if sent <= 0:
+                return
+            self._sent_at = ticks_ms()
+            self._first_sent += sent  # takes no memory: what has gone never goes again
+            if self._first_sent >= len(self._unsent[0]):
+                self._first_sent = 0
+                self._unsent.pop(0)
+            if self._is_airlift:
+                return  # one slice a poll: each takes milliseconds
+
+    def _send_some(self, data):
+        """How many bytes the socket took; 0 or less: none."""
+        if not self._is_wiznet:
+            sent = self._call_socket(self._socket.send, data)
+        else:
+            self._socket.settimeout(2)  # 0 would mean: wait for ever
+            sent = self._call_socket(self._socket.send, data)
+            self._socket.settimeout(0)
+        return len(data) if sent is None else sent
+
+    def _call_socket(self, method, data):
+        """What *method* returns; -1 if it would have to wait, and if it fails.
+
+        A failure is kept, and the poll ends the connection because of it.
+        """
+        try:
+            return method(data)
+        except OSError as error:
+            if not self._is_busy(error):
+                self._fault = self._line_error(error)
+        except _ATTEMPT_ERRORS as error:
+            self._fault = OSError(errno.ENOTCONN, str(error))
+        return -1
+
+    @staticmethod
+    def _is_busy(error):
+        """Whether an `OSError` only says "not now".
+
+        lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
+        exceptions of its own.
+        """
+        is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
+        return is_busy or "SSLWant" in type(error).__name__
 
     def _line_error(self, error):
         """What a socket raised, or None if it was closed, as a reason for the user."""
@@ -680,114 +945,6 @@ class _Link:
             words += " again and again: credentials used twice?"
         return OSError(errno.ENOTCONN, words)
 
-    # --- _Link: sending ------------------------------------------------------------------------
-    # One packet is one send(). A packet is kept until all of it has gone; a TLS layer that took
-    # a part of it must be offered the very same bytes again.
-
-    def can_send(self):
-        """Whether `publish` would send now, or as soon as the socket takes more."""
-        return self._is_open and self._fault is None and len(self.unsent) < _MAX_UNSENT
-
-    def publish(self, topic, payload, flags, packet_id):
-        """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
-        identifier = b""
-        if flags & _QOS_1:
-            identifier = packet_id.to_bytes(2, "big")
-            self._await(packet_id)
-        if self._socket is None:
-            retain, quality_of_service = bool(flags & _RETAIN), flags >> 1 & 1
-            if self._try(self.mqtt.publish, topic, payload, retain, quality_of_service) == -1:
-                self._awaited.pop(packet_id, None)  # else `_poll_mqtt` takes it for acknowledged
-            return
-        self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
-
-    def subscribe(self, topic, quality_of_service=1):
-        """Subscribe now and after each connect; with None no more."""
-        if self._topics.get(topic) == quality_of_service:
-            return
-        head = _SUBSCRIBE
-        self._topics[topic] = quality_of_service
-        if quality_of_service is None:
-            head = _UNSUBSCRIBE
-            del self._topics[topic]
-        if self._is_open:
-            self._request(head, (topic,))
-
-    def _request(self, head, topics):
-        """Send SUBSCRIBE or UNSUBSCRIBE, under a number that no message has."""
-        packet_id = _SUBSCRIBE_IDS + 1
-        while packet_id in self._awaited:
-            packet_id += 1
-        self._await(packet_id, topics)
-        parts = [packet_id.to_bytes(2, "big")]
-        for topic in topics:
-            parts.append(_text(topic))
-            if head == _SUBSCRIBE:
-                parts.append(bytes((self._topics[topic],)))
-        if self._socket is not None:
-            self._write(_packet(head, *parts))
-            return
-        for topic in topics:
-            if head == _SUBSCRIBE:
-                self._try(self.mqtt.subscribe, topic, self._topics[topic])
-            else:
-                self._try(self.mqtt.unsubscribe, topic)
-
-    def _await(self, packet_id, topics=()):
-        """Expect an acknowledgement."""
-        if not self._awaited:
-            self._acked_at = ticks_ms()
-        self._awaited[packet_id] = topics
-        if self.state == _CONNECTING and not self._early_id:
-            self._early_id = packet_id
-
-    def _write(self, packet):
-        if not self.unsent:
-            self._sent_at = ticks_ms()
-        self.unsent.append(memoryview(packet))
-        self._flush()
-
-    def _flush(self):
-        """Send until the socket has no room."""
-        while self.unsent and self._fault is None:
-            data = self.unsent[0][self._gone :]
-            if self._is_airlift:
-                data = data[:_SPI_SLICE_BYTES]
-            if self._is_wiznet:
-                self._socket.settimeout(2)  # 0 would mean: wait for ever
-            sent = self._try(self._socket.send, data)
-            if self._is_wiznet:
-                self._socket.settimeout(0)
-            if sent is None:
-                sent = len(data)
-            if sent <= 0:
-                return
-            self._sent_at = ticks_ms()
-            self._gone += sent  # which takes no memory: what has gone never goes again
-            if self._gone >= len(self.unsent[0]):
-                self._gone = 0
-                self.unsent.pop(0)
-            if self._is_airlift:
-                return  # one slice a poll: each takes milliseconds
-
-    def _try(self, method, *args):
-        """What *method* of the socket, or of MQTT, returns; -1 if it would have to wait.
-
-        If it fails, too: nothing is raised here, the poll then ends the connection.
-        """
-        try:
-            return method(*args)
-        except OSError as error:
-            # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
-            # exceptions of its own.
-            is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
-            is_busy = is_busy or "SSLWant" in type(error).__name__
-            if not is_busy or self._socket is None:
-                self._fault = self._line_error(error)
-        except _ATTEMPT_ERRORS as error:
-            self._fault = OSError(errno.ENOTCONN, str(error))
-        return -1
-
     # --- _Link: receiving ----------------------------------------------------------------------
     # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
     # does not fit gets a buffer of its own for as long as it takes. Of one above max_message_bytes
@@ -795,6 +952,11 @@ class _Link:
     # does not send it for ever; the rest goes by unread.
 
     def _is_readable(self, now):
+        """Whether a read is worth its time.
+
+        The system is asked where it can be. Where it can't (or doesn't notice a reset, Pico W), a
+        read is tried from time to time.
+        """
         gap_ms = _SPI_GAP_MS if self._is_airlift or self._is_wiznet else 0
         if self._ready is not None:
             for _ in self._ready(0):
@@ -806,71 +968,100 @@ class _Link:
         return True
 
     def _read(self):
-        """Take some packets. `_more`: a read did not end in would-block yet."""
-        self._more = True
+        """Take some packets, and read where the buffer has no whole one."""
+        self._may_hold_more = True
         for _ in range(_WORK_PER_POLL):
-            if self._socket is None:
-                return  # a logger has called disconnect()
-            is_stuck = len(self.unsent) > 2 * _MAX_UNSENT
-            if (self.waiting >= _MAX_MESSAGES or is_stuck) and self.state == _ONLINE:
-                return  # what comes has nowhere to go: TCP holds the server back meanwhile
+            if self._is_held():
+                return
             if self._take_packet():
                 continue
-            size = self._try(self._socket.recv_into, self._buffer[self._filled :])
-            if size == 0:  # it has ended; an AirLift has to be asked
-                socket = getattr(self._socket, "_socket", self._socket)  # inside its TLS
-                if not (self._is_airlift and self._try(socket._connected)):
-                    raise self._line_error(None)
+            size = self._call_socket(self._socket.recv_into, self._buffer[self._filled :])
+            if size == 0 and not self._is_airlift_alive():
+                raise self._line_error(None)
             if size <= 0:
-                self._more = False
+                self._may_hold_more = False
                 return
             self._filled += size
-            self._received_at = self._pinged_at = ticks_ms()  # the answer may be behind that
+            self._heard_at = self._pinged_at = ticks_ms()
+
+    def _is_held(self):
+        """Whether what comes has nowhere to go: TCP holds the server back meanwhile."""
+        is_stuck = len(self._unsent) > 2 * _MAX_UNSENT
+        return self.state == _ONLINE and (is_stuck or not self._owner._link_has_room())
+
+    def _is_airlift_alive(self):
+        """0 bytes mean the end of a connection, but for an AirLift, which has to be asked."""
+        if not self._is_airlift:
+            return False
+        socket = getattr(self._socket, "_socket", self._socket)  # inside its TLS
+        try:
+            return socket._connected()
+        except _ATTEMPT_ERRORS as error:
+            self._fault = OSError(errno.ENOTCONN, str(error))
+            return True
 
     def _take_packet(self):
         """Deal with one packet; False if more of it has to come first."""
-        if self._skip:  # what was dealt with, or goes by unread
-            gone = min(self._skip, self._filled)
-            left = self._filled - gone
-            self._buffer[:left] = self._buffer[gone : self._filled]
-            self._filled = left
-            self._skip -= gone
-            if not left:
-                self._buffer = self._own_buffer
-        head, start, size, byte = self._buffer[0], 1, 0, 128
+        if self._done:
+            self._discard()
+        head = self._buffer[0]
         try:
-            while byte > 127:
-                if start >= self._filled:
-                    return False
-                if start > 4:
-                    raise ValueError
-                byte = self._buffer[start]
-                size |= (byte & 127) << 7 * (start - 1)
-                start += 1
-            end = start + size
-            is_full = self._filled == len(self._buffer)
-            if end > self._filled and (not is_full or self._grow(head, start, end)):
+            start, end = self._find_body()
+            if not end or (end > self._filled and not self._is_cut_short(head, start, end)):
                 return False
-            self._skip = end  # never twice, even if there is no memory for the rest
+            self._done = end  # never twice, even if there is no memory for the rest
             self._handle(head, self._buffer[start:end])
         except MemoryError:
-            self._owner.stats["oversize"] += 1
-            self._owner._link_error(TBError("no room for a message: %d bytes" % self._skip))
+            self._stats["oversize"] += 1
+            self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
             words = "is TLS wanted?" if head == 0x15 else "unexpected"
             raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
         return True
 
-    def _grow(self, head, start, end):
-        """Get a buffer for a message that doesn't fit, unless it is too long."""
+    def _discard(self):
+        """Move what follows the bytes that nobody needs to the start of the buffer."""
+        gone = min(self._done, self._filled)
+        left = self._filled - gone
+        self._buffer[:left] = self._buffer[gone : self._filled]
+        self._filled = left
+        self._done -= gone
+        if not left:
+            self._buffer = self._own_buffer
+
+    def _find_body(self):
+        """Where the first packet's body starts and ends, MQTT 3.1.1 section 2.2.3.
+
+        Its end is 0 as long as its length is not known.
+        """
+        start, size, byte = 1, 0, 128
+        while byte > 127:
+            if start >= self._filled:
+                return start, 0
+            if start > 4:
+                raise ValueError
+            byte = self._buffer[start]
+            size |= (byte & 127) << 7 * (start - 1)
+            start += 1
+        return start, start + size
+
+    def _is_cut_short(self, head, start, end):
+        """Whether a message that fills the buffer has to be dealt with as far as it came.
+
+        If not, more of it has to come: into this buffer, or into one of its own.
+        """
+        if self._filled < len(self._buffer):
+            return False
         if head & 0xF0 != _PUBLISH:
             raise ValueError
         topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
         payload = topic_end + (2 if head & _QOS_1 else 0)
-        if end - payload > self._owner.max_message_bytes:
-            return False
+        return end - payload > self._owner.max_message_bytes or not self._grow(end)
+
+    def _grow(self, size):
+        """Get a larger buffer; whether there was memory for it."""
         try:
-            buffer = memoryview(bytearray(end))
+            buffer = memoryview(bytearray(size))
             buffer[: self._filled] = self._buffer
         except MemoryError:
             return False
@@ -897,10 +1088,10 @@ class _Link:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
                 self._attempts = _BACKOFF_LAST
             raise TBRefusedError(code, self.credential)
-        self._acked_at = self._since = ticks_ms()
+        self._acked_at = self._moved_at = ticks_ms()
         self.error = None
-        if not self._is_open:
-            self._begin()
+        if not self._sends_early:
+            self._subscribe_again()
         self._move(_ONLINE)
 
     def _on_publish(self, quality_of_service, body):
@@ -911,9 +1102,9 @@ class _Link:
         topic = str(body[2:end], "utf-8")
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
-        if self._skip > self._filled:
+        if self._done > self._filled:
             raise MemoryError  # the rest goes by unread
-        self._owner._link_message(None, topic, body[start:])
+        self._owner._link_message(topic, bytes(body[start:]))
 
     def _on_acknowledgement(self, body):
         packet_id = body[0] << 8 | body[1]
@@ -929,74 +1120,607 @@ class _Link:
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
             if code > 2:
-                self._owner.stats["refused_subscriptions"] += 1
+                self._stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("subscription refused: " + topic))
         self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
 
 
-# --- client: what it is made of ----------------------------------------------------------------
+# --- _Outbox: theory ---------------------------------------------------------------------------
+# Whatever is to be sent enters at the end of one bounded list. The entries at its front are in
+# flight: sent, and not yet acknowledged. PUBACK ends an entry of QoS 1, leaving ends one of QoS 0;
+# `report` is called then, and when an entry is dropped. When the connection is lost, all begin
+# again from the front. From then on the front travels alone until it is acknowledged: so a message
+# after which the server hangs up is found, and dropped after some losses, and the others go on.
+# Readings that had to wait tell their own time and travel together.
+
+
+class _EpochClock:
+    """Turns a monotonic time into a ThingsBoard ``ts``, milliseconds since 1970.
+
+    Three clocks: `_now_ms` counts milliseconds from some start and is never set; `time.time()` is
+    set, at the start of the board or later, and has whole seconds only; their difference is kept.
+    An example: at 500 ms a reading is taken, at 60,500 ms the clock is set to 1,700,000,100 s. The
+    difference is 1,700,000,039,500 ms from then on, and the reading's ts 1,700,000,040,000.
+    """
+
+    def __init__(self):
+        self._difference_ms = 0  # 0: the clock was never set
+
+    def is_set(self):
+        """Whether times are known; looks at the clock.
+
+        The difference stays as it is unless the clock was set anew: with whole seconds only, it
+        would differ by up to a second each time, and readings must not move against each other.
+        """
+        now_s = time.time()
+        if now_s >= _CLOCK_SET_S:
+            difference_ms = int(now_s * 1000) - _now_ms()
+            if abs(difference_ms - self._difference_ms) > _CLOCK_STEP_MS:
+                self._difference_ms = difference_ms
+        return self._difference_ms > 0
+
+    def ts(self, monotonic_ms):
+        return self._difference_ms + monotonic_ms
 
 
 class _Message:
-    """An entry of the outbox: kept until it is acknowledged."""
+    """An entry of the outbox: kept until it is delivered or dropped."""
 
-    id: int  # given with a place in the queue
-
-    def __init__(self, topic, payload, flags=_QOS_1, captured_ms=0):
+    def __init__(self, message_id, topic, parts, flags=_QOS_1, captured_ms=0, is_timed=False):
+        self.id = message_id
         self.topic = topic
-        self.payload = payload
+        self.parts = parts  # list of bytes: of telemetry its readings, else the payload alone
         self.flags = flags
-        self.captured_ms = captured_ms  # of telemetry alone: when it was handed over
-        self.packet_id = 0  # in flight: its neighbours may have the same
+        self.captured_ms = captured_ms  # of telemetry: when its first reading was handed over
+        self.is_timed = is_timed  # its readings have a time of their own
+        self.packet_id = 0  # of the packet that it left in; readings may share one
+
+    def payload(self):
+        """What leaves if it leaves as it is."""
+        return self.parts[0] if len(self.parts) == 1 else _join(self.parts)
+
+    def size(self):
+        """Bytes of `payload`."""
+        size = 0 if len(self.parts) == 1 else 2 * len(self.parts)  # its commas and brackets
+        for part in self.parts:
+            size += len(part)
+        return size
+
+    def stamped(self, clock):
+        """Its readings, each with its time."""
+        if self.is_timed:
+            return self.parts
+        stamped = []
+        ts = clock.ts(self.captured_ms)
+        for part in self.parts:
+            stamped.append(_stamped(ts, part))
+            ts += 1  # of two values of a key at one time the server keeps the last
+        return stamped
 
 
-def _epoch_ms(before_ms):
-    """What makes a monotonic time a ThingsBoard ``ts``; 0 while the clock was never set.
-
-    It stays what it was *before_ms* unless the clock was set: boards have whole seconds only, and
-    readings must not move against each other.
-    """
-    now_s = time.time()
-    if now_s >= _CLOCK_SET_S:
-        epoch_ms = int(now_s * 1000) - _now_ms()
-        if abs(epoch_ms - before_ms) > _CLOCK_STEP_MS:
-            return epoch_ms
-    return before_ms
+def _join(texts):
+    """A JSON array of what are JSON texts already."""
+    return b"[%s]" % b",".join(texts)
 
 
-def _network(network_adapter, radio):
-    """``(socket pool, TLS context or None, radio)`` of what the user gave, or of what is there."""
-    if network_adapter is not None:
-        return network_adapter.get_socket_pool(), network_adapter.get_ssl_context(), None
-    if radio is None and sys.implementation.name == "circuitpython":
-        from wifi import radio
-    if radio is None:
-        import socket
+class _Outbox:
+    """The bounded queue. *limit*: a function that says how long a payload may be."""
 
-        return socket, None, None
-    from adafruit_connection_manager import get_radio_socketpool, get_radio_ssl_context
+    def __init__(self, link, report, stats, limit, max_size, max_bytes):
+        self._link = link
+        self._report = report  # report(message, reason): it ended; reason None: delivered
+        self._stats = stats
+        self._limit = limit
+        self._max_size = max_size
+        self._max_bytes = max_bytes
+        self._clock = _EpochClock()
+        self._gates = []
+        self._last_id = 0
+        self._last_captured_ms = 0
+        self._entries = []
+        self._in_flight = 0  # entries, at the front
+        self._failures = 0  # losses with what is at the front; above 0 it travels alone
+        self._bytes = 0
 
-    return get_radio_socketpool(radio), get_radio_ssl_context(radio), radio
+    def __len__(self):
+        return len(self._entries)
+
+    def __contains__(self, message):
+        return message in self._entries
+
+    def new_id(self):
+        """The next number of a message, a request or a subscription."""
+        self._last_id = self._last_id % _MAX_ID + 1
+        return self._last_id
+
+    def capture_ms(self, count):
+        """When *count* readings were handed over: a time that no other reading has."""
+        captured_ms = max(_now_ms(), self._last_captured_ms + 1)
+        self._last_captured_ms = captured_ms + count - 1
+        return captured_ms
+
+    def add_gate(self, gate):
+        """Have *gate* asked before a message leaves, see `TBDeviceMqttClient.attach`."""
+        self._gates.append(gate)
+
+    # --- _Outbox: what enters and what gives way -----------------------------------------------
+
+    def put(self, message):
+        """Add *message*; what the queue has no room for gives way."""
+        _check_size(message.topic, message.size(), self._limit())
+        message.flags &= ~_DUP  # a request or a reply may have been here before
+        self._entries.append(message)
+        self._bytes += message.size() + _OVERHEAD_BYTES
+        while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
+            self._drop(self._choose_victim(), "queue full")
+
+    def put_again(self, message):
+        """Add a message that was delivered or lost before, under a new number."""
+        message.id = self.new_id()
+        self.put(message)
+
+    def _choose_victim(self):
+        """The oldest telemetry; what waits before what is in flight. Without any, what waits."""
+        waiting = self._entries[self._in_flight :]
+        for message in waiting + self._entries[: self._in_flight]:
+            if message.captured_ms:
+                return message
+        return waiting[0]
+
+    def remove(self, message):
+        """Take *message* out, if it is still here; nobody is told."""
+        if message not in self._entries:
+            return
+        place = self._entries.index(message)
+        if place == 0:
+            self._failures = 0
+        if place < self._in_flight:
+            self._in_flight -= 1
+        self._entries.pop(place)
+        self._bytes -= message.size() + _OVERHEAD_BYTES
+
+    def withdraw(self, message):
+        """Take *message* out unless it has left."""
+        if message in self._entries[self._in_flight :]:
+            self.remove(message)
+
+    def _drop(self, message, reason):
+        self._stats["dropped"] += 1
+        message.packet_id = 0  # as if it had never left
+        self.remove(message)
+        self._report(message, reason)
+
+    # --- _Outbox: what leaves ------------------------------------------------------------------
+
+    def pump(self):
+        """Send as much as window, socket, gates and memory allow.
+
+        :return: the `MemoryError` that ended it, or None. A later call tries the front alone,
+            which takes least
+        """
+        window = 1 if self._failures else _WINDOW
+        try:
+            while self._in_flight < min(window, len(self._entries)) and self._link.can_send():
+                if not self._send_next():
+                    break
+        except MemoryError as error:
+            self._failures = self._failures or 1
+            return error
+        return None
+
+    def is_done(self):
+        """Whether all was delivered or dropped, and has left."""
+        return not (self._entries or self._link.is_sending())
+
+    def has_waiting(self):
+        """Whether some message has not left yet."""
+        return self._in_flight < len(self._entries)
+
+    def _send_next(self):
+        """Send the next message, or late readings as one packet; False if a gate is closed."""
+        first = self._entries[self._in_flight]
+        batch = self._next_batch(first)
+        if not self._pass_gates(first.topic, batch):
+            return False
+        payload = self._encode(first, batch)
+        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
+        self._link.publish(first.topic, payload, first.flags, packet_id)
+        self._stats["resent" if first.flags & _DUP else "sent"] += 1
+        for message in batch:
+            message.packet_id = packet_id
+            if message.flags & _QOS_1:
+                self._in_flight += 1
+            else:
+                self.remove(message)
+                self._report(message, None)
+        return True
+
+    def _next_batch(self, first):
+        """*first*, and if it is late as many late readings behind it as fit into one packet."""
+        batch = [first]
+        if self._failures or not self._is_late(first):
+            return batch
+        room = min(_BATCH_BYTES, self._limit()) - self._stamped_size(first)
+        for message in self._entries[self._in_flight + 1 :]:
+            room -= self._stamped_size(message)
+            is_alike = message.flags == first.flags and self._is_late(message)
+            if room <= 0 or not is_alike:
+                break
+            batch.append(message)
+        return batch
+
+    def _is_late(self, message):
+        """Whether it is telemetry that waited, and times are known."""
+        waited_ms = _now_ms() - message.captured_ms if message.captured_ms else 0
+        return waited_ms >= _LATE_MS and self._clock.is_set()
+
+    @staticmethod
+    def _stamped_size(message):
+        return message.size() + len(message.parts) * _STAMP_BYTES
+
+    def _encode(self, first, batch):
+        if not self._is_late(first):
+            return first.payload()
+        readings = []
+        for message in batch:
+            readings += message.stamped(self._clock)
+        return _join(readings)
+
+    def _pass_gates(self, topic, batch):
+        """Ask every gate; once none objects, tell them that the messages leave."""
+        if not self._gates:
+            return True
+        points = sum(map(_count_points, batch))
+        for gate in self._gates:
+            if not gate.may_send(topic, points):
+                return False
+        for gate in self._gates:
+            gate.sent(topic, points)
+        return True
+
+    # --- _Outbox: what the link reports --------------------------------------------------------
+
+    def acknowledge(self, packet_id):
+        """PUBACK: what left in that packet is delivered."""
+        for message in self._entries[: self._in_flight]:
+            if message.packet_id == packet_id:
+                self._stats["acknowledged"] += 1
+                self.remove(message)
+                self._report(message, None)
+
+    def lose(self, reason, was_cut):
+        """Nothing is in flight any more: all that was begins again.
+
+        :param reason: why a connection was lost; None if there was none, or if it was closed
+        :param was_cut: a packet had left only in part
+        """
+        for message in self._entries[: self._in_flight]:
+            message.flags |= _DUP
+        if self._is_mark(reason, was_cut):
+            self._failures += 1
+        self._in_flight = 0
+        if self._failures >= _MAX_FAILURES:
+            self._drop(self._entries[0], "lost connection %d times" % self._failures)
+
+    def _is_mark(self, reason, was_cut):
+        """Whether a loss counts against what is at the front.
+
+        The first with anything in flight does: the front travels alone from then on. A further one
+        does if all of the front went out, or if there was no memory to send it, which is waited
+        for until that is a timeout; and if it was the server that went away.
+        """
+        if not self._failures:
+            return self._in_flight > 0
+        is_tried = self._in_flight > 0 or isinstance(reason, TBTimeoutError)
+        return is_tried and reason is not None and not was_cut
 
 
-def _tls_context(tls, context):
-    """What *tls* asks for: nothing, True, the path of a CA file, or a context. *context*: ours."""
-    if not tls or hasattr(tls, "wrap_socket"):
-        return tls or None
-    if tls is True and context is not None:
-        return context
-    import ssl
+def _count_points(message):
+    """Data points as ThingsBoard counts them: the keys of all readings."""
+    points = 0
+    for part in message.parts:
+        values = loads(part)
+        points += len(values["values"] if message.is_timed else values)
+    return points
 
-    if tls is True:
-        return ssl.create_default_context()
-    _check_text("tls", tls)
-    with open(tls) as file:
-        authorities = file.read()
-    if sys.implementation.name == "cpython":
-        return ssl.create_default_context(cadata=authorities)  # these alone, not the system's too
-    context = ssl.create_default_context()
-    context.load_verify_locations(cadata=authorities)
-    return context
+
+# --- _Request: questions that wait -------------------------------------------------------------
+# A question goes out through the outbox; its answer comes to a topic with the same number. The
+# answer, the deadline or the loss of the connection ends it, whichever comes first. An answer that
+# comes later finds no request.
+
+
+class _Request:
+    """A question that waits for its answer."""
+
+    def __init__(self, message, answers, callback, is_call, timeout_s):
+        self.id = message.id
+        self.message = message
+        self.answers = answers  # its answer's topic, without the number
+        self.callback = callback  # or None
+        self.is_call = is_call  # a client-side RPC: to do it twice may do harm
+        self.timeout_s = timeout_s
+        self._since = ticks_ms()
+
+    def is_expired(self):
+        return ticks_diff(ticks_ms(), self._since) >= self.timeout_s * 1000
+
+    def is_for_everything(self):
+        return not self.is_call and self.message.parts[0] == b"{}"
+
+    def arguments(self, result, error):
+        """What its callback gets."""
+        return (self.id, result, error) if self.is_call else (result, error)
+
+    def timeout_error(self):
+        return TBTimeoutError("no %s%d in %g s" % (self.answers, self.id, self.timeout_s))
+
+
+class _Requests:
+    """All questions that wait; *report*(request, error) is called when one ends unanswered."""
+
+    def __init__(self, outbox, report):
+        self._outbox = outbox
+        self._report = report
+        self._waiting = {}  # id -> _Request
+
+    def __len__(self):
+        return len(self._waiting)
+
+    def add(self, request):
+        self._waiting[request.id] = request
+
+    def check_room(self):
+        if len(self._waiting) >= _MAX_REQUESTS:
+            raise TBError("%d requests wait already" % _MAX_REQUESTS)
+
+    def find(self, answers, number):
+        """The request of an answer that came; None if nobody waits for it."""
+        request = self._waiting.get(int(number)) if number.isdigit() else None
+        return request if request and request.answers == answers else None
+
+    def values(self):
+        return self._waiting.values()
+
+    def end(self, request):
+        """It was answered."""
+        self._waiting.pop(request.id, None)
+
+    def expire(self):
+        """End one whose deadline is over."""
+        for request in self._waiting.values():
+            if request.is_expired():
+                self._fail(request, request.timeout_error())
+                return
+
+    def stop(self):
+        """End all: `disconnect` was called."""
+        for request in list(self._waiting.values()):
+            self._fail(request, TBError("disconnected before the answer"))
+
+    def lose(self, may_be_answered):
+        """The connection was lost.
+
+        Attributes are asked for again, which does no harm. A call that has left may have been made:
+        it ends, unless *may_be_answered*, when its answer may be among what came and waits.
+        """
+        for request in list(self._waiting.values()):
+            if request.message in self._outbox:
+                continue  # it leaves again with all that is there
+            if not request.is_call:
+                self._outbox.put_again(request.message)
+            elif not may_be_answered:
+                self._fail(request, TBError("disconnected before the answer"))
+
+    def _fail(self, request, error):
+        self._report(request, error)
+        self._waiting.pop(request.id, None)
+        self._outbox.withdraw(request.message)  # nobody wants to know any more
+
+
+# --- _Reply: RPCs that were answered -----------------------------------------------------------
+# The server pushes RPCs that it takes for unanswered again at each subscribe. So the last ones are
+# remembered with their replies: the same RPC is answered again, and not executed again. Its number
+# alone says nothing: numbers begin again at 0 when the server restarts.
+
+
+class _Reply:
+    """An RPC that was executed, and its reply as soon as there is one."""
+
+    def __init__(self, request_id, checksum):
+        self.request_id = request_id
+        self.checksum = checksum  # of the request
+        self.message = None
+        self.since_ms = _now_ms()
+
+    def is_delivered(self, outbox):
+        """Whether the server has acknowledged the reply: the same RPC will not come again."""
+        message = self.message
+        return message is not None and message.packet_id and message not in outbox
+
+    def is_waiting(self, outbox):
+        return self.message is not None and self.message in outbox
+
+
+class _Replies:
+    """The memory of `_Reply`."""
+
+    def __init__(self, outbox):
+        self._outbox = outbox
+        self._replies = []  # oldest first
+
+    def find(self, request_id, checksum):
+        """The very same RPC, or None."""
+        for reply in self._replies:
+            if reply.request_id == request_id and reply.checksum == checksum:
+                return reply
+        return None
+
+    def add(self, request_id, checksum):
+        self.forget_delivered(_RPC_MEMORY)
+        self._replies.append(_Reply(request_id, checksum))
+        # So many stay in any case, and as many more as replies may wait in the outbox.
+        del self._replies[: -_MAX_MESSAGES - len(self._outbox)]
+
+    def note(self, request_id, message):
+        """Remember what was replied."""
+        for reply in self._replies:
+            if reply.request_id == request_id:
+                reply.message = message
+
+    def send_again(self, reply):
+        if reply.message and reply.message not in self._outbox:
+            self._outbox.put_again(reply.message)
+
+    def forget_old(self):
+        """Forget what came long ago. While the reply waits to be sent, no time passes."""
+        now_ms = _now_ms()
+        for reply in list(self._replies):
+            if reply.is_waiting(self._outbox):
+                reply.since_ms = now_ms
+            elif now_ms - reply.since_ms >= _RPC_MEMORY_MS:
+                self._replies.remove(reply)
+
+    def forget_delivered(self, count):
+        """Forget the oldest delivered ones, as long as more than *count* are remembered."""
+        self.forget_old()
+        for reply in list(self._replies):
+            if len(self._replies) > count and reply.is_delivered(self._outbox):
+                self._replies.remove(reply)
+
+    def forget_at_connect(self):
+        """A new connection: no delivered one comes again, any other may, however long it took."""
+        now_ms = _now_ms()
+        for reply in list(self._replies):
+            if reply.is_delivered(self._outbox):
+                self._replies.remove(reply)
+            else:
+                reply.since_ms = now_ms
+
+
+# --- SharedAttributes: the mirror --------------------------------------------------------------
+
+
+class SharedAttributes:
+    """The last known shared attributes of the device, to be read like a dict."""
+
+    def __init__(self) -> None:
+        self._values: Any = {}  # what the server said
+        self._defaults: Any = {}  # for as long as it knows no value
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key] if key in self._values else self._defaults[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values or key in self._defaults
+
+    def __iter__(self) -> Any:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __eq__(self, other: Any) -> bool:  # noqa: PLW1641 - as a dict, it is no key
+        return dict(self.items()) == other
+
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of *key*, or *default* as long as there is none."""
+        return self[key] if key in self else default
+
+    def setdefault(self, key: str, default: Any) -> Any:
+        """What *key* is for as long as the server knows no value; what it is now."""
+        self._defaults.setdefault(key, default)
+        return self[key]
+
+    def keys(self) -> "list[str]":
+        keys = list(self._values)
+        for key in self._defaults:
+            if key not in self._values:
+                keys.append(key)
+        return keys
+
+    def items(self) -> "list[tuple[str, Any]]":
+        items = []
+        for key in self.keys():
+            items.append((key, self[key]))
+        return items
+
+    def _update(self, changed, deleted):
+        """What the server pushed or answered."""
+        self._values.update(changed)
+        for key in deleted:
+            self._values.pop(key, None)
+
+    def _differences(self, values):
+        """Those of *values* that differ from what is known."""
+        changed: Any = {}
+        for key in values:
+            if self.get(key) != values[key]:
+                changed[key] = values[key]
+        return changed
+
+    def _missing_in(self, values):
+        """The keys that the server knew and that are not among *values*, all that it knows now."""
+        missing = []
+        for key in self._values:
+            if key not in values:
+                missing.append(key)
+        return missing
+
+
+class _Watch:
+    """A subscription to shared attributes."""
+
+    def __init__(self, watch_id, key, callback):
+        self.id = watch_id
+        self.key = key  # None: all
+        self.callback = callback
+
+    def is_meant(self, keys):
+        return keys and (self.key is None or self.key in keys)
+
+
+# --- client: what it is made of ----------------------------------------------------------------
+
+_NO_REPLY = const("no reply")  # of an RPC handler that replies itself
+
+
+def _new_stats():
+    return {
+        "connects": 0,  # attempts
+        "sent": 0,  # packets; several readings may travel in one
+        "resent": 0,
+        "acknowledged": 0,  # messages
+        "dropped": 0,
+        "left_out": 0,  # keys, with strict=False
+        "received": 0,
+        "unexpected": 0,  # received, and nobody could use it
+        "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
+        "handler_errors": 0,
+        "rpc_repeated": 0,  # the same RPC again, answered from memory
+        "refused_subscriptions": 0,
+    }
+
+
+def _check_credentials(access_token, username, password, client_id):
+    _check_text("access_token", access_token)
+    _check_text("username", username)
+    _check_text("password", password)
+    _check_text("client_id", client_id)
+    if (username and access_token) or (password and not username):
+        raise ValueError("either access_token or username")
+
+
+def _default_client_id():
+    """One that is unique to the board; None: MiniMQTT has one for computers."""
+    if sys.implementation.name != "circuitpython":
+        return None
+    from microcontroller import cpu
+
+    return "tb-%x" % int.from_bytes(cpu.uid, "big")
 
 
 class TBDeviceMqttClient:
@@ -1090,33 +1814,41 @@ class TBDeviceMqttClient:
     ) -> None:
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
-        self._reset()
-        self._quality_of_service = 1  # what None stands for
-        self._quality_of_service = self._given(quality_of_service)
-        self._strict = strict
-        self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
+        self.state = _STOPPED
+        self.connected = False
+        self.user_data = None
+        self.idle = None
+        self.last_error = None
+        self.stats = _new_stats()
+        # Events.
+        self._events = []  # (handler, its arguments) in the order they came; None: a message
+        self._is_delivering = False
+        self._inbox_count = 0  # messages among the events
+        self._max_events = _MAX_EVENTS + queue_size
         self._logger = logger and logger.warning
-        self._outbox_max_size = _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
-        self._outbox_max_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
+        # What is sent.
+        self._strict = strict
+        self._quality_of_service = 1  # what None stands for, here and in each call
+        self._quality_of_service = self._qos(quality_of_service)
+        self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
+        _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
+        self._queue_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
+        # Who listens.
+        self._watches: Any = []  # attribute subscriptions
+        self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
+        self._rpc_methods = {}  # name -> function; None -> the handler of all others
+        self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
+        self._pollers = []  # of companions
+        self._keepers = []
 
         port = (8883 if tls else 1883) if port is None else port
         port = int(port) if str(port).isdigit() else port
-        _check_text("access_token", access_token)
-        _check_text("username", username)
-        _check_text("password", password)
-        _check_text("client_id", client_id)
+        _check_credentials(access_token, username, password, client_id)
         _check_name("host", host, "/")
-        if (username and access_token) or (password and not username):
-            raise ValueError("either access_token or username")
-        if not client_id and sys.implementation.name == "circuitpython":
-            from microcontroller import cpu
-
-            # Elsewhere MiniMQTT has a good one.
-            client_id = "tb-%x" % int.from_bytes(cpu.uid, "big")
         settings = {
             "broker": host,
             "port": _check_number("port", port, 1, 65535, int),
-            "client_id": client_id,
+            "client_id": client_id or _default_client_id(),
             "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
             "username": access_token or username,
             "password": password or "",  # MiniMQTT can't do without
@@ -1124,50 +1856,20 @@ class TBDeviceMqttClient:
         context = None
         if socket_pool is None:
             socket_pool, context, radio = _network(network_adapter, radio)
-        self._link: Any = _Link(self, settings, socket_pool, _tls_context(tls, context), radio)
+        context = _tls_context(tls, context)
+        self._link: Any = _Link(self, settings, socket_pool, context, radio, self.stats)
         if not access_token:
             self._link.credential = "username" if username else "tls" if tls else "client_id"
-
-    def _reset(self):
-        """Nothing to send, nothing asked for, nobody listens."""
-        self.state = _STOPPED
-        self.connected = self._is_delivering = False
-        self.user_data = self.idle = None
-        self.stats = {
-            "connects": 0,  # attempts
-            "sent": 0,  # packets; several readings may travel in one
-            "resent": 0,
-            "acknowledged": 0,  # messages
-            "dropped": 0,
-            "left_out": 0,  # keys, with strict=False
-            "received": 0,
-            "unexpected": 0,  # received, and nobody could use it
-            "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
-            "handler_errors": 0,
-            "rpc_repeated": 0,  # the same request again, answered from memory
-            "refused_subscriptions": 0,
-        }
-
-        self.last_error = None  # has its place before there is no memory for one
-        self._events = []  # (handler, arguments) in the order they came; None: a message
-        self._plain: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
-
-        self._outbox = []
-        self._outbox_sent = 0  # entries at the front that are in flight
-        self._outbox_failures = 0  # of what is at the front
-        self._outbox_bytes = 0
-        self._outbox_stamp_ms = 0
-        self._outbox_epoch_ms = 0
-
-        self._requests = {}  # topic of the answer -> see _ask
-        self._last_id = 0  # of messages, requests and attribute subscriptions
-
-        self._attributes_watches: Any = []  # (id, key or None for all, callback)
-        self._attributes_shared: Any = None
-        self._attributes_defaults: Any = {}  # of what the server knows; None: there is none
-
-        self._rpc_methods = {}  # name -> function; None -> the handler of all others
-        self._rpc_memory = []  # [request id, checksum of the request, reply or None, time]
+        self._outbox = _Outbox(
+            self._link,
+            self._message_ended,
+            self.stats,
+            self._message_limit,
+            queue_size,
+            queue_bytes,
+        )
+        self._requests = _Requests(self._outbox, self._request_failed)
+        self._replies = _Replies(self._outbox)
 
     @classmethod
     def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
@@ -1180,18 +1882,22 @@ class TBDeviceMqttClient:
         """
         from os import getenv
 
-        for name in ("port", "access_token", "tls", "host"):
-            setting = "THINGSBOARD_" + name.split("_")[-1].upper()
+        for name, setting in (
+            ("host", "THINGSBOARD_HOST"),
+            ("port", "THINGSBOARD_PORT"),
+            ("access_token", "THINGSBOARD_TOKEN"),
+            ("tls", "THINGSBOARD_TLS"),
+        ):
             value = getenv(setting)
-            if value is not None:  # without quotes in settings.toml it is a number
-                options.setdefault(name, str(value))
-        if name not in options:  # the host: it alone has no default
-            raise ValueError("no " + setting)
+            if value is not None:
+                options.setdefault(name, str(value))  # in settings.toml it may be a number
+        if "host" not in options:
+            raise ValueError("no THINGSBOARD_HOST")
         if options.get("tls") in ("0", "1", "true"):
-            options["tls"] = options["tls"] > "0"  # "true" is, too
+            options["tls"] = options["tls"] != "0"
         return cls(**options)
 
-    # --- client: link --------------------------------------------------------------------------
+    # --- client: connect and poll --------------------------------------------------------------
     # connect() starts the link; it stays in charge until disconnect(). What it brings is noted as
     # events; check_for_msg() delivers them, one handler at a time, as the last thing it does.
 
@@ -1220,14 +1926,15 @@ class TBDeviceMqttClient:
         for _ in self._polls(timeout):
             if link.error:
                 raise link.error
-            if self.connected or link.state == _STOPPED:
+            if self.connected or self.state == _STOPPED:
                 return self.connected
         raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
     def disconnect(self) -> None:
-        """Say DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
+        """Send DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
         self._link.stop()
         self._deliver()
+        self._deliver()  # what the handlers did to the log
 
     def __enter__(self) -> "TBDeviceMqttClient":
         self.connect()
@@ -1254,12 +1961,14 @@ class TBDeviceMqttClient:
             if self._events:
                 handled = self._deliver()
             # Behind the answers: after a long pause, or a long handler, they have come in time.
-            if self._requests and not self._link.waiting:
-                self._requests_expire()
+            if self._requests and not self._inbox_count:
+                self._requests.expire()
+            for poller in self._pollers:
+                self._call(poller, ())
         except MemoryError as error:  # the next poll goes on where this one stopped
             self.last_error = error
-        if self._outbox_sent < len(self._outbox):
-            self._outbox_pump()
+        if self._outbox.has_waiting():
+            self._pump()
         return handled
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
@@ -1281,7 +1990,7 @@ class TBDeviceMqttClient:
         :return: True if nothing is queued any more. False after *timeout*, or if stopped
         """
         for _ in self._polls(timeout):
-            is_done = not (self._outbox or self._link.unsent)
+            is_done = self._outbox.is_done()
             if is_done or self.state == _STOPPED:
                 return is_done
         return False
@@ -1301,40 +2010,71 @@ class TBDeviceMqttClient:
                 self.idle()
             time.sleep(0.001)
 
-    def _link_moved(self, state, reason):
-        was_connected, self.connected = self.connected, state == _ONLINE
+    # --- client: what the link reports ---------------------------------------------------------
+
+    def _link_moved(self, state, reason, was_cut):
+        was_connected = self.connected
+        self.connected = state == _ONLINE
         self.state = state
         if reason:
             self._link_error(reason)
         if self.connected:
-            if not self._link.waiting:  # else what waits may be a request that came again
-                self._rpc_forget(0)
-            self._tell(self._attributes_read)
-            self._tell(self.on_connect, 0, 0)
+            self._begin_session()
         elif state != _CONNECTING:
-            self._outbox_rewind(was_connected and reason)
-            while self._requests_expire(state):
-                pass
-            if was_connected:
-                self._rpc_forget(_RPC_MEMORY)  # what is old now does not come again
-                self._tell(self.on_disconnect, 1 if reason else 0)
+            self._end_session(was_connected, state, reason, was_cut)
         self._tell(self.on_state, state, reason)
 
-    def _link_message(self, _, topic, payload):
+    def _begin_session(self):
+        if not self._inbox_count:  # else what waits may be an RPC that came again
+            self._replies.forget_at_connect()
+        self._tell(self._read_shared)
+        self._tell(self.on_connect, 0, 0)
+
+    def _end_session(self, was_connected, state, reason, was_cut):
+        self._outbox.lose(reason if was_connected else None, was_cut)
+        if state == _STOPPED:
+            self._requests.stop()
+        else:
+            self._requests.lose(self._inbox_count > 0)
+        if was_connected:
+            self._replies.forget_delivered(_RPC_MEMORY)
+            self._tell(self.on_disconnect, 1 if reason else 0)
+
+    def _link_message(self, topic, payload):
         self.stats["received"] += 1
-        self._events.append((None, (topic, _check_payload(payload))))
-        self._link.waiting += 1
+        self._events.append((None, (topic, payload)))
+        self._inbox_count += 1
+
+    def _link_has_room(self):
+        return self._inbox_count < _MAX_MESSAGES
+
+    def _link_acknowledged(self, packet_id):
+        self._outbox.acknowledge(packet_id)
 
     def _link_error(self, error):
         self.last_error = error
         self._log("%s", error)
 
     # --- client: events ------------------------------------------------------------------------
+    # Handlers, the program's logger among them, run at the end of a poll, one at a time. There a
+    # handler may call anything.
 
     def _tell(self, callback, *args):
         """Have `_deliver` call what takes the arguments of the five callbacks, if it is set."""
         if callback is not None:
             self._events.append((callback, (self, self.user_data) + args))
+
+    def _log(self, *message):
+        """Have the logger told; of a program that does not poll, only the first messages."""
+        if self._logger and len(self._events) < self._max_events:
+            self._events.append((self._write_log, message))
+
+    def _write_log(self, *message):
+        try:
+            self._logger(*message)
+        except Exception as error:  # the logger is not told what it raises itself
+            self.stats["handler_errors"] += 1
+            self.last_error = error
 
     def _deliver(self):
         """Call the handlers. From inside one: none, its own call is still under way."""
@@ -1346,7 +2086,7 @@ class TBDeviceMqttClient:
             for _ in range(len(self._events)):  # not those that come meanwhile
                 handler, arguments = self._events.pop(0)
                 if handler is None:
-                    self._link.waiting -= 1
+                    self._inbox_count -= 1
                     self._dispatch(*arguments)
                     handled += 1
                 else:
@@ -1368,247 +2108,178 @@ class TBDeviceMqttClient:
             return error
 
     def _dispatch(self, topic, payload):
-        callbacks = list(self._plain.iter_match(topic)) if self._plain else []
+        """Hand a message to those who subscribed, and to the method of its topic."""
+        callbacks = list(self._filters.iter_match(topic)) if self._filters else []
         for callback in callbacks:
             self._call(callback, (topic, payload))
         try:
-            if topic in self._requests:
-                self._on_answer(topic, loads(payload))
-            elif topic == self._topics[_ATTRIBUTES]:
-                self._on_attributes(loads(payload))
-            elif topic.startswith(self._topics[_RPC_REQUEST]) and (
-                self._rpc_methods or not callbacks  # who takes them by himself answers by himself
-            ):
-                self._on_rpc_request(int(topic[len(self._topics[_RPC_REQUEST]) :]), payload)
-            elif not callbacks:
-                raise ValueError("unexpected")
+            self._dispatch_inbound(topic, payload, callbacks)
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
-            self.stats["unexpected"] += 1
-            self._log("message on %s ignored: %s", topic, error)
+            if not (callbacks and isinstance(error, LookupError)):
+                self.stats["unexpected"] += 1
+                self._log("message on %s ignored: %s", topic, error)
 
-    def _log(self, *message):
-        logger, self._logger = self._logger, None  # it is not told what it raises itself
-        if logger:
-            try:
-                self._call(logger, message)
-            finally:
-                self._logger = logger
+    def _dispatch_inbound(self, topic, payload, callbacks):
+        for place, method in _INBOUND:
+            prefix = self._topics[place]
+            if topic.startswith(prefix):
+                # Who subscribes to RPC requests himself answers himself.
+                if place != _RPC_REQUEST or self._rpc_methods or not callbacks:
+                    getattr(self, method)(topic[len(prefix) :], payload)
+                return
+        raise LookupError("unexpected")
 
-    # --- client: requests ----------------------------------------------------------------------
-    # A question goes out through the outbox; its answer comes to a topic that has its number. The
-    # answer, the deadline or the loss of the connection ends it, whichever comes first. An answer
-    # that comes later finds no request.
-
-    def _ask(self, name, body, callback, timeout):
-        """Queue a question to the topic of that *name*; its request id."""
-        if callback is not None:
-            _check_callback(callback)
-        if len(self._requests) >= _MAX_REQUESTS:
-            raise TBError("%d requests wait already" % _MAX_REQUESTS)
-        if timeout is None:
-            timeout = self.request_timeout
-        _check_number("timeout", timeout, 0, 86400)
-        self._listen(name + 1)  # where its answers come
-        number = str(self._last_id + 1)
-        request = _Message(self._topics[name] + number, _json(body))
-        self._send(request)
-        first = (request.id,) if name == _RPC_REQUEST else ()  # what the callback gets before all
-        answer = self._topics[name + 1] + number
-        self._requests[answer] = (request, callback, first, ticks_ms(), timeout)
-        return request.id
-
-    def _on_answer(self, topic, result):
-        request, callback, first, *_ = self._requests[topic]
-        values = {} if first else result.get("shared", {})
-        shared = self._attributes_shared
-        changed, deleted = {}, []
-        if shared is not None:  # what differs is told as a push would have told it
-            for key, value in values.items():
-                if shared.get(key) != value:
-                    changed[key] = value
-            if request.payload == _EVERYTHING:
-                for key in self._attributes_defaults:
-                    if key not in values:
-                        deleted.append(key)
-        del self._requests[topic]
-        self._attributes_change(changed, deleted)
-        if callback is not None:
-            self._call(callback, first + (result, None))
-
-    def _requests_expire(self, state=None):
-        """End one that gets no answer, and say whether there was one.
-
-        *state*: what the link has just fallen back to. None: it has not, and the deadlines count.
-        """
-        # A copy only where a logger may ask, too: what is dropped for the request is told to it.
-        for topic in list(self._requests) if state else self._requests:
-            request, callback, first, since, timeout = self._requests[topic]
-            if state is None:
-                if ticks_diff(ticks_ms(), since) >= timeout * 1000:
-                    error: TBError = TBTimeoutError("no %s in %g s" % (topic, timeout))
-                    break
-            elif state == _STOPPED or (
-                # A call that left, and whose answer isn't among what has come: may have been made.
-                first and not (request in self._outbox or self._link.waiting)
-            ):
-                error = TBError("disconnected before the answer")
-                break
-            elif not first and request not in self._outbox:
-                self._outbox_put(request)  # asking for attributes again does no harm
-        else:
-            return False
-        if request.payload == _EVERYTHING and callback is None:
-            callback = self._attributes_read
-        if callback:
-            self._events.append((callback, first + (None, error)))
-        del self._requests[topic]
-        if request in self._outbox[self._outbox_sent :]:
-            self._outbox_end(request, None)  # nobody wants to know any more
-        return True
-
-    # --- client: outbox ------------------------------------------------------------------------
-    # Whatever is to be sent enters at the end of one bounded list. Its front is in flight: sent
-    # and not yet acknowledged. PUBACK ends an entry of QoS 1, leaving ends one of QoS 0. When the
-    # connection is lost all begin again from the front, one at a time until the first PUBACK, so
-    # that a message after which the server hangs up is found and dropped.
+    # --- client: topics and the queue ----------------------------------------------------------
 
     @property
     def pending_messages_count(self) -> int:
         """Messages that the server has not acknowledged yet."""
         return len(self._outbox)
 
+    def _qos(self, quality_of_service):
+        """The QoS of a call, or the client's if it gives none."""
+        if quality_of_service is None:
+            return self._quality_of_service
+        return _check_number("quality_of_service", quality_of_service, 0, 1, int)
+
+    def _listen(self, place):
+        """Subscribe to a topic of ThingsBoard's."""
+        self._link.subscribe(self._filter(place))
+
+    def _filter(self, place):
+        topic = self._topics[place]
+        return topic + "+" if topic[-1] == "/" else topic
+
+    def _unlisten(self, topic_filter):
+        """Unsubscribe, if nobody listens any more."""
+        if topic_filter == self._filter(_ATTRIBUTES):
+            is_used = self._watches or self._shared is not None
+        elif topic_filter == self._filter(_RPC_REQUEST):
+            is_used = self._rpc_methods
+        else:
+            is_used = False
+        if not (is_used or self._is_filter(topic_filter)):
+            self._link.unsubscribe(topic_filter)
+
+    def _is_filter(self, topic_filter):
+        """Whether the program subscribed to it."""
+        try:
+            self._filters[topic_filter]
+            return True
+        except (KeyError, TypeError):
+            return False
+
+    def _new_message(self, topic, payload, flags=_QOS_1):
+        return _Message(self._outbox.new_id(), topic, [payload], flags)
+
+    def _message_limit(self):
+        """Bytes that a payload may have."""
+        return min(
+            self.max_message_bytes,
+            self._queue_bytes - _OVERHEAD_BYTES,
+            _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES,
+        )
+
     def _send(self, message):
-        """Queue it and send what can be sent. Its number, which `on_publish` tells.
+        """Queue a message and send what can be sent; its id, which `on_publish` tells.
 
         From inside a handler `check_for_msg` sends it a moment later: a board's pystack is too
         small for all these calls on top of those that led there.
         """
-        self._outbox_put(message)
+        self._outbox.put(message)
+        for keeper in self._keepers:
+            keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
         if not self._is_delivering:
-            self._outbox_pump()
+            self._pump()
         return message.id
 
-    def _message_limit(self):
-        return min(
-            self.max_message_bytes,
-            self._outbox_max_bytes - _OVERHEAD_BYTES,
-            _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES,
-        )
-
-    def _outbox_put(self, message):
-        _check_size(message.topic, message.payload, self._message_limit())
-        message.id = self._last_id = self._last_id % _MAX_ID + 1
-        message.flags &= ~_DUP  # a request or a reply may have been here before
-        self._outbox.append(message)
-        self._outbox_bytes += len(message.payload) + _OVERHEAD_BYTES
-        while (
-            len(self._outbox) > self._outbox_max_size or self._outbox_bytes > self._outbox_max_bytes
-        ):
-            sent = self._outbox_sent
-            for old in self._outbox[sent:] + self._outbox[:sent]:
-                if old.captured_ms:
-                    break  # the oldest telemetry; if need be of what is in flight
-            else:
-                old = self._outbox[sent]
-            self._outbox_sent -= old in self._outbox[:sent]  # by 1, or 0
-            self._outbox_drop(old, "queue full")
-
-    def _outbox_end(self, message, callback, *args):
-        """Take *message* out, and have the callback of its end called."""
-        if message is self._outbox[0]:
-            self._outbox_failures = 0
-        self._outbox.remove(message)
-        self._outbox_bytes -= len(message.payload) + _OVERHEAD_BYTES
-        if len(self._events) < _MAX_EVENTS + self._outbox_max_size:  # or nobody polls
-            self._tell(callback, message.topic, message.id, *args)
-
-    def _outbox_drop(self, message, reason):
-        self.stats["dropped"] += 1
-        message.packet_id = 0  # as if it had never left
-        self._outbox_end(message, self.on_drop, message.payload, reason)
-        # Last: a logger may send.
-        self._log("message to %s dropped: %s", message.topic, reason)
-
-    def _outbox_pump(self):
-        """Send as much as the window, the socket and the memory allow."""
-        window = 1 if self._outbox_failures else _WINDOW
-        try:
-            while self._outbox_sent < min(window, len(self._outbox)) and self._link.can_send():
-                self._outbox_send()
-        except MemoryError as error:  # a later poll tries the front alone, which takes least
-            self._outbox_failures = self._outbox_failures or 1
+    def _pump(self):
+        error = self._outbox.pump()
+        if error:
             self.last_error = error
 
-    def _outbox_send(self):
-        """Send the next message, or as many late readings as fit into one packet."""
-        first = self._outbox[self._outbox_sent]
-        flags = first.flags
-        batch, stamped, room = [], [], min(_BATCH_BYTES, self._message_limit())
-        for message in self._outbox[self._outbox_sent :]:
-            readings = self._outbox_stamped(message)
-            room -= len(message.payload) + len(readings) * _STAMP_BYTES
-            if batch and (not readings or room <= 0 or message.flags != flags):
-                break
-            batch.append(message)
-            stamped += readings
-            if not readings or self._outbox_failures:
-                break
-        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
-        payload = b"[%s]" % b",".join(stamped) if stamped else first.payload
-        if first.captured_ms:
-            payload = payload.replace(b",\n", b",")  # the newlines are for us
-        self._link.publish(first.topic, payload, flags, packet_id)  # if there is memory for it
-        self.stats["resent" if flags & _DUP else "sent"] += 1
-        for message in batch:
-            message.packet_id = packet_id
-            if flags & _QOS_1:
-                self._outbox_sent += 1
+    def _message_ended(self, message, reason):
+        """What the outbox reports: delivered, or with a *reason* dropped."""
+        for keeper in self._keepers:
+            keeper.forget(message.id)
+        if len(self._events) < self._max_events:  # else nobody polls
+            if reason is None:
+                self._tell(self.on_publish, message.topic, message.id)
             else:
-                self._outbox_end(message, self.on_publish)
+                self._tell(self.on_drop, message.topic, message.id, message.payload(), reason)
+        if reason is not None:
+            self._log("message to %s dropped: %s", message.topic, reason)
 
-    def _outbox_stamped(self, message):
-        """Its readings, each with its time, if they are late and the clock was ever set."""
-        stamped = []
-        ts = message.captured_ms
-        if not ts or _now_ms() - ts < _LATE_MS:
-            return stamped
-        epoch_ms = self._outbox_epoch_ms = _epoch_ms(self._outbox_epoch_ms)
-        if epoch_ms:
-            for reading in message.payload.strip(b"[]").split(b",\n"):
-                is_timed = reading.startswith(b'{"ts":') and b',"values":{' in reading
-                if not is_timed:  # "ts" alone is a key like any other
-                    reading = b'{"ts":%d,"values":%s}' % (epoch_ms + ts, reading)
-                stamped.append(reading)
-                ts += 1  # of two values of a key at one time the server keeps the last
-        return stamped
+    def _leave_out(self, error):
+        """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
+        if self._strict:
+            raise error
+        self.stats["left_out"] += 1
+        self._log("left out: %s", error)
 
-    def _link_acknowledged(self, packet_id):
-        for message in self._outbox[: self._outbox_sent]:
-            if message.packet_id == packet_id:
-                self._outbox_sent -= 1
-                self.stats["acknowledged"] += 1
-                self._outbox_end(message, self.on_publish)
+    # --- client: companions --------------------------------------------------------------------
 
-    def _outbox_rewind(self, reason):
-        """Nothing is in flight any more: all that was begins again. *reason*: of a loss.
+    def attach(self, companion: Any) -> None:
+        """Let *companion* take part. Each of these methods is called if it has it:
 
-        The first loss makes the message at the front travel alone. Each further one is a mark
-        against it, if all of it went out and it was the server that went away, or if there was no
-        memory to send it.
+        * ``poll()``: at the end of each `check_for_msg`, for its timers
+        * ``may_send(topic, data_points)``: whether a message may leave now; *data_points* counts
+          its keys. As long as one companion returns False, this message and those behind it wait
+        * ``sent(topic, data_points)``: it leaves
+        * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue
+        * ``forget(message_id)``: it ended, delivered or dropped. The id may be unknown
+        * ``kept()``: called now; returns ``[(topic, payload, quality_of_service), ...]``, what it
+          kept before. They enter the queue, and `keep` is called for them
+
+        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``.
         """
-        for message in self._outbox[: self._outbox_sent]:
-            message.flags |= _DUP
-        is_marked = self._outbox_sent
-        if self._outbox_failures:
-            # What there was no memory to send is waited for as well, until that is a timeout.
-            is_tried = self._outbox_sent or isinstance(reason, TBTimeoutError)
-            is_marked = is_tried and reason and not self._link.unsent
-        if is_marked:
-            self._outbox_failures += 1
-        self._outbox_sent = 0
-        if self._outbox_failures >= _MAX_FAILURES:
-            words = "lost connection %d times" % self._outbox_failures
-            self._outbox_drop(self._outbox[0], words)
+        if hasattr(companion, "poll"):
+            self._pollers.append(companion.poll)
+        if hasattr(companion, "may_send"):
+            self._outbox.add_gate(companion)
+        if hasattr(companion, "keep"):
+            kept = companion.kept()
+            self._keepers.append(companion)
+            for topic, payload, quality_of_service in kept:
+                self.publish(topic, payload, quality_of_service)
+
+    # --- client: requests ----------------------------------------------------------------------
+
+    def _ask(self, place, body, callback, timeout):
+        """Queue a question to the topic at *place*; its answers come to the next one's."""
+        if callback is not None:
+            _check_callback(callback)
+        self._requests.check_room()
+        if timeout is None:
+            timeout = self.request_timeout
+        _check_number("timeout", timeout, 0, 86400)
+        self._listen(place + 1)
+        message = self._new_message("", _json(body))
+        message.topic = self._topics[place] + str(message.id)
+        answers = self._topics[place + 1]
+        request = _Request(message, answers, callback, place == _RPC_REQUEST, timeout)
+        self._send(message)
+        self._requests.add(request)
+        return request.id
+
+    def _answered(self, place, number, payload):
+        """The request that *payload* answers, and what it says."""
+        request = self._requests.find(self._topics[place], number)
+        if request is None:
+            raise LookupError("unexpected")
+        return request, loads(payload)
+
+    def _finish(self, request, result):
+        self._requests.end(request)
+        if request.callback is not None:
+            self._call(request.callback, request.arguments(result, None))
+
+    def _request_failed(self, request, error):
+        callback = request.callback
+        if callback is None and request.is_for_everything():
+            callback = self._read_shared
+        if callback:
+            self._events.append((callback, request.arguments(None, error)))
 
     # --- client: telemetry ---------------------------------------------------------------------
 
@@ -1627,25 +2298,21 @@ class TBDeviceMqttClient:
         A numeric string such as "007" or "1.10" becomes a number on the server. Source: MQTT
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
-        flags = self._given(quality_of_service) << 1
+        flags = self._qos(quality_of_service) << 1
+        outbox = self._outbox
         message_id = None
-        for payload in _telemetry(data, self._message_limit(), self._leave_out):
-            captured_ms = max(_now_ms(), self._outbox_stamp_ms + 1)
-            self._outbox_stamp_ms = captured_ms + payload.count(b"\n")
-            message = _Message(self._topics[_TELEMETRY], payload, flags, captured_ms)
+        for readings in _readings(data, self._message_limit(), self._leave_out):
+            captured_ms = outbox.capture_ms(len(readings.texts))
+            message = _Message(
+                outbox.new_id(),
+                self._topics[_TELEMETRY],
+                readings.texts,
+                flags,
+                captured_ms,
+                readings.is_timed,
+            )
             message_id = self._send(message)
         return message_id
-
-    def _given(self, quality_of_service):
-        if quality_of_service is None:
-            return self._quality_of_service
-        return _check_number("quality_of_service", quality_of_service, 0, 1, int)
-
-    def _leave_out(self, error):
-        if self._strict:
-            raise error
-        self.stats["left_out"] += 1
-        self._log("left out: %s", error)
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
@@ -1658,10 +2325,10 @@ class TBDeviceMqttClient:
 
         Arguments, result and errors as of `send_telemetry`.
         """
-        flags = self._given(quality_of_service) << 1
+        flags = self._qos(quality_of_service) << 1
         message_id = None
         for text in _objects(data, self._message_limit(), self._leave_out):
-            message_id = self._send(_Message(self._topics[_ATTRIBUTES], text, flags))
+            message_id = self._send(self._new_message(self._topics[_ATTRIBUTES], text, flags))
         return message_id
 
     def request_attributes(
@@ -1706,10 +2373,10 @@ class TBDeviceMqttClient:
         if key is not None:
             _check_name("key", key)
         _check_callback(callback)
-        self._last_id += 1
-        self._attributes_watches.append((self._last_id, key, callback))
+        watch = _Watch(self._outbox.new_id(), key, callback)
+        self._watches.append(watch)
         self._listen(_ATTRIBUTES)
-        return self._last_id
+        return watch.id
 
     def subscribe_to_all_attributes(self, callback: Any) -> int:
         """The same for every shared attribute."""
@@ -1717,77 +2384,85 @@ class TBDeviceMqttClient:
 
     def unsubscribe_from_attribute(self, subscription_id: Any) -> None:
         """Call that callback no more; ``"*"``: none of them. An unknown id is no error."""
-        for watch in list(self._attributes_watches):
-            if subscription_id in ("*", watch[0]):
-                self._attributes_watches.remove(watch)
-        self._unlisten(self._topics[_ATTRIBUTES])
+        for watch in list(self._watches):
+            if subscription_id in ("*", watch.id):
+                self._watches.remove(watch)
+        self._unlisten(self._filter(_ATTRIBUTES))
 
     def clean_device_sub_dict(self) -> None:
         """Forget all attribute subscriptions."""
         self.unsubscribe_from_attribute("*")
 
-    def _on_attributes(self, data):
-        deleted = data.get("deleted")
-        if isinstance(deleted, list) and len(data) == 1:
-            for key in deleted:
-                _check_name("key", key)
-            self._attributes_change({}, deleted)
-        else:  # it may be an attribute of that name
-            self._attributes_change(data, ())
-
-    def _attributes_change(self, changed, deleted):
-        """Keep it in `shared`, if that is used, and tell the subscriptions."""
-        shared, defaults = self._attributes_shared, self._attributes_defaults
-        if shared is not None:
-            for key in changed:  # what stands there before the server's first value is the default
-                defaults.setdefault(key, shared.get(key))
-                shared[key] = changed[key]
-            for key in deleted:
-                if key in defaults:
-                    shared[key] = defaults.pop(key)
-                    if shared[key] is None:
-                        del shared[key]
-        for keys, data in ((changed, changed), (deleted, {"deleted": deleted})):
-            told = []  # each callback once
-            for watch in list(self._attributes_watches):
-                _, key, callback = watch
-                is_meant = keys and (key is None or key in keys)
-                # A callback may unsubscribe another.
-                if is_meant and callback not in told and watch in self._attributes_watches:
-                    told.append(callback)
-                    self._call(callback, (data, None))
-
     @property
-    def shared(self) -> "dict[str, Any]":
+    def shared(self) -> SharedAttributes:
         """The last known shared attributes: ``client.shared["interval"]``.
 
         From its first use on it is read again after each connect, and what differs reaches the
         attribute subscriptions as if it had been pushed. A default, for as long as the server
-        knows no value: ``client.shared.setdefault("interval", 10)``, before its first value came.
+        knows no value: ``client.shared.setdefault("interval", 10)``.
         """
-        if self._attributes_shared is None:
-            self._attributes_shared = {}
+        if self._shared is None:
+            self._shared = SharedAttributes()
             self._listen(_ATTRIBUTES)
             self._listen(_ATTRIBUTES_RESPONSE)
-            self._tell(self._attributes_read)
-        return self._attributes_shared
+            self._tell(self._read_shared)
+        return self._shared
 
-    def _attributes_read(self, *_):
+    def _read_shared(self, *_):
         """Ask for all attributes, for those who use `shared`."""
-        if self._attributes_shared is None or not self.connected:
+        if self._shared is None or not self.connected:
             return
         try:
-            for request, callback, *_ in self._requests.values():
-                if callback is None and request.payload == _EVERYTHING:
+            for request in self._requests.values():
+                if request.callback is None and request.is_for_everything():
                     return  # asked already, and asked again until the answer comes
             self.request_attributes(timeout=_SHARED_TIMEOUT_S)
         except (MemoryError, TBError):  # too many requests wait
-            self._tell(self._attributes_read)
+            self._tell(self._read_shared)
+
+    def _on_attributes_response(self, number, payload):
+        request, result = self._answered(_ATTRIBUTES_RESPONSE, number, payload)
+        shared = self._shared
+        values = result.get("shared", {})
+        if shared is not None:
+            deleted = shared._missing_in(values) if request.is_for_everything() else []
+            self._attributes_changed(shared._differences(values), deleted)
+            shared._update(values, ())
+        self._finish(request, result)
+
+    def _on_attributes(self, rest, payload):
+        if rest:
+            raise LookupError("unexpected")
+        data = loads(payload)
+        deleted = data.get("deleted")
+        if isinstance(deleted, list) and len(data) == 1:
+            for key in deleted:
+                _check_name("key", key)
+            self._attributes_changed({}, deleted)
+        else:  # it may be an attribute of that name
+            self._attributes_changed(data, [])
+
+    def _attributes_changed(self, changed, deleted):
+        """Keep it in `shared`, if that is used, and tell the subscriptions."""
+        if self._shared is not None:
+            self._shared._update(changed, deleted)
+        if changed:
+            self._tell_watches(changed, changed)
+        if deleted:
+            self._tell_watches(deleted, {"deleted": deleted})
+
+    def _tell_watches(self, keys, data):
+        called = []  # each callback once
+        for watch in list(self._watches):
+            # A callback may unsubscribe another.
+            is_meant = watch.is_meant(keys) and watch in self._watches
+            if is_meant and watch.callback not in called:
+                called.append(watch.callback)
+                self._call(watch.callback, (data, None))
 
     # --- client: rpc ---------------------------------------------------------------------------
-    # Server-side RPC: the server calls, we reply under the same number. The server pushes what is
-    # unanswered again at each subscribe, so the last requests are remembered with their replies.
-    # Client-side RPC: we call, the server's rule chain replies.
+    # Server-side RPC: the server calls, we reply under the same number. Client-side RPC: we call,
+    # the server's rule chain replies.
 
     def set_server_side_rpc_request_handler(self, handler: Any) -> None:
         """Have *handler* called for each RPC that no `rpc` method takes.
@@ -1798,7 +2473,7 @@ class TBDeviceMqttClient:
         """
         if handler is None:
             self._rpc_methods.pop(None, None)
-            self._unlisten(self._topics[_RPC_REQUEST] + "+")
+            self._unlisten(self._filter(_RPC_REQUEST))
         else:
             _check_callback(handler)
             self._rpc_methods[None] = handler
@@ -1819,27 +2494,42 @@ class TBDeviceMqttClient:
 
         return register
 
-    def _on_rpc_request(self, request_id, payload):
-        methods = self._rpc_methods
+    def _on_rpc_request(self, number, payload):
+        request_id = int(number)
         request = loads(payload)  # first: without memory for it, it has to come again
-        method = request.get("method")
-        _check_name("method", method)
-        if self._rpc_is_repeated(request_id, payload):
+        _check_name("method", request.get("method"))
+        if self._is_rpc_repeated(request_id, crc32(payload)):
             return
-        if method in methods:
-            result = self._call(methods[method], (request.get("params"),))
-        elif None in methods:
-            result = self._call(methods[None], (request_id, request))
-            if result is None:
-                return  # it sends its own reply
-        else:
-            result = LookupError("unknown method: %s" % method)
+        result = self._execute_rpc(request_id, request)
+        if result is _NO_REPLY:
+            return
         if not isinstance(result, Exception):
             result = self._call(self.send_rpc_reply, (request_id, result))
         if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
-            self.send_rpc_reply(
-                request_id, {"error": str(result)[:_BUFFER_BYTES] or type(result).__name__}
-            )
+            text = str(result)[:_BUFFER_BYTES] or type(result).__name__
+            self.send_rpc_reply(request_id, {"error": text})
+
+    def _is_rpc_repeated(self, request_id, checksum):
+        """Whether this very RPC was executed before; its reply, if known, is sent again."""
+        self._replies.forget_old()
+        reply = self._replies.find(request_id, checksum)
+        if reply is None:
+            self._replies.add(request_id, checksum)
+            return False
+        self.stats["rpc_repeated"] += 1
+        self._replies.send_again(reply)
+        return True
+
+    def _execute_rpc(self, request_id, request):
+        """What its method returned or raised; `_NO_REPLY` if the handler replies itself."""
+        methods = self._rpc_methods
+        method = request["method"]
+        if method in methods:
+            return self._call(methods[method], (request.get("params"),))
+        if None in methods:
+            result = self._call(methods[None], (request_id, request))
+            return _NO_REPLY if result is None else result
+        return LookupError("unknown method: %s" % method)
 
     def send_rpc_reply(self, request_id: Union[int, str], response: Any) -> int:
         """Answer a server-side RPC.
@@ -1850,43 +2540,9 @@ class TBDeviceMqttClient:
         """
         request_id = int(request_id)
         payload = _json(_check_value("response", response, 1))
-        reply = _Message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
-        for remembered in self._rpc_memory:
-            if remembered[0] == request_id:
-                remembered[2] = reply
-        return self._send(reply)
-
-    def _rpc_is_repeated(self, request_id, payload):
-        """Whether this very request was executed before; its reply, if known, is sent again."""
-        checksum = crc32(payload)
-        self._rpc_forget(_MAX_MESSAGES)  # what is too old; of the others this may be one
-        for known_id, known_checksum, reply, _ in self._rpc_memory:
-            if known_id == request_id and known_checksum == checksum:
-                self.stats["rpc_repeated"] += 1
-                if reply and reply not in self._outbox:
-                    self._outbox_put(reply)
-                return True
-        self._rpc_forget(_RPC_MEMORY)
-        self._rpc_memory.append([request_id, checksum, None, _now_ms()])
-        # So many stay, and as many more as replies may wait in the outbox.
-        del self._rpc_memory[: -_MAX_MESSAGES - len(self._outbox)]
-        return False
-
-    def _rpc_forget(self, count):
-        """Forget what came long ago, or was answered, as long as more than *count* are remembered.
-
-        The server knows of an answer that it has acknowledged: no such request comes again after
-        a reconnect (*count* 0), and numbers begin again at 0 when the server restarts. Any other
-        may come again after an outage of any length: its time counts from then.
-        """
-        now_ms = _now_ms()
-        for remembered in list(self._rpc_memory):
-            _, _, reply, since_ms = remembered
-            is_told = reply and reply.packet_id
-            if reply in self._outbox or not (is_told or count):
-                remembered[3] = now_ms
-            elif now_ms - since_ms >= _RPC_MEMORY_MS or (is_told and len(self._rpc_memory) > count):
-                self._rpc_memory.remove(remembered)
+        message = self._new_message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
+        self._replies.note(request_id, message)
+        return self._send(message)
 
     def send_rpc_call(
         self,
@@ -1909,6 +2565,10 @@ class TBDeviceMqttClient:
         body = {"method": method, "params": _check_value("params", params, 1)}
         return self._ask(_RPC_REQUEST, body, callback, timeout)
 
+    def _on_rpc_response(self, number, payload):
+        request, result = self._answered(_RPC_RESPONSE, number, payload)
+        self._finish(request, result)
+
     # --- client: claim -------------------------------------------------------------------------
 
     def claim_device(
@@ -1930,7 +2590,7 @@ class TBDeviceMqttClient:
             body["secretKey"] = secret_key
         if duration_ms is not None:
             body["durationMs"] = int(_check_number("duration_ms", duration_ms, 1, 1e12))
-        return self._send(_Message(_CLAIM, _json(body)))
+        return self._send(self._new_message(_CLAIM, _json(body)))
 
     claim = claim_device
 
@@ -1951,10 +2611,10 @@ class TBDeviceMqttClient:
 
         ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
         """
-        flags = self._given(quality_of_service) << 1 | (_RETAIN if retain else 0)
+        flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
         _check_name("topic", topic, "+#")
         _text(topic)  # half of a surrogate pair: an error now, not in a poll
-        return self._send(_Message(topic, _check_payload(payload), flags))
+        return self._send(self._new_message(topic, _check_payload(payload), flags))
 
     def subscribe(
         self, topic: str, callback: Any, quality_of_service: Optional[int] = None
@@ -1967,35 +2627,18 @@ class TBDeviceMqttClient:
         _check_name("topic", topic)
         _text(topic)
         _check_callback(callback)
-        self._link.subscribe(topic, self._given(quality_of_service))
-        if self._plain is None:
-            self._plain = MQTTMatcher()
-        self._plain[topic] = callback
+        self._link.subscribe(topic, self._qos(quality_of_service))
+        if self._filters is None:
+            self._filters = MQTTMatcher()
+        self._filters[topic] = callback
 
     def unsubscribe(self, topic: str) -> None:
         """Undo `subscribe`. An unknown topic is no error."""
         try:
-            del self._plain[topic]
+            del self._filters[topic]
         except (KeyError, TypeError):
             return
         self._unlisten(topic)
-
-    def _listen(self, name):
-        """Subscribe to a topic of ours."""
-        topic = self._topics[name]
-        self._link.subscribe(topic + "+" if topic[-1] == "/" else topic)
-
-    def _unlisten(self, topic):
-        """Unsubscribe, if nobody listens any more."""
-        is_shared = self._attributes_shared is not None
-        if topic == self._topics[_ATTRIBUTES] and (self._attributes_watches or is_shared):
-            return
-        if topic == self._topics[_RPC_REQUEST] + "+" and self._rpc_methods:
-            return
-        try:
-            self._plain[topic]
-        except (KeyError, TypeError):
-            self._link.subscribe(topic, None)
 
     def will_set(
         self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
@@ -2006,7 +2649,7 @@ class TBDeviceMqttClient:
         """
         _check_name("topic", topic, "+#")
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
-        self._link.mqtt.will_set(topic, payload, qos=self._given(quality_of_service), retain=retain)
+        self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
 
 
 gc.collect()  # what this import left
