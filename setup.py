@@ -20,15 +20,29 @@ MODULE = "tb_device_mqtt"
 def stub(source):
     """The public part of *source*, as a stub file."""
     body = []
-    for node in ast.parse(source).body:
+    nodes = ast.parse(source).body
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    for node in nodes:
         if isinstance(node, ast.Try):
             body += [each for each in node.body if getattr(each, "module", "") == "typing"]
-        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        elif isinstance(node, ast.ClassDef) and _is_public_name(node.name):
+            _take_over_private_bases(node, classes)
             node.body = list(_members(node)) or [_dots()]
             body.append(node)
         elif _is_text(node) or _is_public_assignment(node):
             body.append(node)
     return ast.unparse(ast.Module(body, [])) + "\n"
+
+
+def _take_over_private_bases(class_, classes):
+    """A reader of the stub sees one class: what it inherits from private ones is its own."""
+    private = [base.id for base in class_.bases if not _is_public_name(base.id)]
+    class_.bases = [base for base in class_.bases if base.id not in private]
+    own = {getattr(member, "name", None) for member in class_.body}
+    for name in private:
+        text = classes[name].body[:1] if _is_text(classes[name].body[0]) else []
+        inherited = classes[name].body[len(text) :]
+        class_.body += [each for each in inherited if getattr(each, "name", "") not in own]
 
 
 def _members(class_):

@@ -27,7 +27,8 @@ The rooms of this file, top to bottom; each uses only those above it, and only b
 * `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
 * `_Message`, `_Outbox`: the bounded queue, what is in flight, batches, times of capture
 * `_Request`, `_Reply`, `SharedAttributes`: questions that wait, RPCs that were answered, the mirror
-* `TBDeviceMqttClient`: ThingsBoard's topics and JSON; it has never heard of a socket
+* `_MqttClient`: connecting, polling, events, plain MQTT; it has never heard of a socket
+* `TBDeviceMqttClient`: what ThingsBoard adds, its topics and JSON
 
 MiniMQTT keeps the settings, the credentials, the will, TLS and the way to a socket, and builds
 CONNECT. Its loop is never called: that one waits a second even when there is nothing to read.
@@ -377,7 +378,7 @@ def _check_payload(payload):
 # --- networks: where sockets come from ---------------------------------------------------------
 
 
-def _network(network_adapter, radio):
+def _find_network(network_adapter, radio):
     """``(socket pool, TLS context or None, radio)`` of what the user gave, or of what is there."""
     if network_adapter is not None:
         return network_adapter.get_socket_pool(), network_adapter.get_ssl_context(), None
@@ -410,6 +411,18 @@ def _tls_context(tls, context):
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=authorities)
     return context
+
+
+class _Network:
+    """Where sockets come from: what the user gave, or what is there."""
+
+    def __init__(self, network_adapter, radio, pool, tls):
+        context = None
+        if pool is None:
+            pool, context, radio = _find_network(network_adapter, radio)
+        self.pool = pool
+        self.context = _tls_context(tls, context)  # None: no TLS
+        self.radio = radio
 
 
 # --- _StandIn ----------------------------------------------------------------------------------
@@ -495,6 +508,119 @@ class _StandIn:
         self.real = None
 
 
+# --- _PacketBuffer -----------------------------------------------------------------------------
+
+
+class _PacketBuffer:
+    """Bytes in, packets out, in whatever pieces they come; no I/O.
+
+    Bytes land in one fixed buffer. A message that does not fit gets a buffer of its own for as long
+    as it takes. Of one above the limit only the beginning is handed out, as if it were whole: so it
+    can be acknowledged, and the server does not send it for ever. The rest goes by unread.
+    """
+
+    def __init__(self):
+        self._own_buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.forget()
+
+    def forget(self):
+        """Begin anew, for another connection. Takes no memory."""
+        self._buffer = self._own_buffer
+        self._filled = 0  # bytes in the buffer
+        self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
+        self._start = 0  # where the body of the packet that was taken starts
+        self.head = 0  # and its first byte
+
+    def space(self):
+        """Where bytes may be read into."""
+        return self._buffer[self._filled :]
+
+    def add(self, size):
+        """So many bytes were read into `space`."""
+        self._filled += size
+
+    def take(self, max_message_bytes):
+        """Take the first packet; False if more of it has to come first.
+
+        It counts as dealt with: if there is no memory to handle it, it is not handed out twice.
+
+        :raises ValueError, IndexError: this is no MQTT
+        """
+        self.head = self._buffer[0]
+        start, end = self._find_body()
+        if not end:
+            return False
+        is_whole = end <= self._filled
+        if not is_whole and not self._is_to_be_cut(start, end, max_message_bytes):
+            return False
+        self._start = start
+        self._done = end
+        return True
+
+    def body(self):
+        """Of the packet that was taken, behind the remaining length."""
+        return self._buffer[self._start : min(self._done, self._filled)]
+
+    def size(self):
+        """Bytes of the packet that was taken."""
+        return self._done
+
+    def is_cut_short(self):
+        """Whether `body` is only the beginning of a message that is too long."""
+        return self._done > self._filled
+
+    def discard(self):
+        """Let the packet go that was taken: move what follows it to the start of the buffer."""
+        if not self._done:
+            return
+        gone = min(self._done, self._filled)
+        left = self._filled - gone
+        self._buffer[:left] = self._buffer[gone : self._filled]
+        self._filled = left
+        self._done -= gone
+        if not left:
+            self._buffer = self._own_buffer
+
+    def _find_body(self):
+        """Where the first packet's body starts and ends, MQTT 3.1.1 section 2.2.3.
+
+        Its end is 0 as long as its length is not known.
+        """
+        start, size, byte = 1, 0, 128
+        while byte > 127:
+            if start >= self._filled:
+                return start, 0
+            if start > 4:
+                raise ValueError
+            byte = self._buffer[start]
+            size |= (byte & 127) << 7 * (start - 1)
+            start += 1
+        return start, start + size
+
+    def _is_to_be_cut(self, start, end, max_message_bytes):
+        """Whether a message that fills the buffer is handed out as far as it came.
+
+        If not, more of it has to come: into this buffer, or into one of its own.
+        """
+        if self._filled < len(self._buffer):
+            return False
+        if self.head & 0xF0 != _PUBLISH:
+            raise ValueError
+        topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
+        payload = topic_end + (2 if self.head & _QOS_1 else 0)
+        return end - payload > max_message_bytes or not self._grow(end)
+
+    def _grow(self, size):
+        """Get a larger buffer; whether there was memory for it."""
+        try:
+            buffer = memoryview(bytearray(size))
+            buffer[: self._filled] = self._buffer
+        except MemoryError:
+            return False
+        self._buffer = buffer
+        return True
+
+
 # --- _Link: theory -----------------------------------------------------------------------------
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` often; what the link has to
 # say it says by four methods of the owner: `_link_moved` (the state changed), `_link_message`,
@@ -537,18 +663,43 @@ ssl|TLS failed: does this port speak it?
 |no connection""")
 
 
+def _poller(socket):
+    """What asks the system whether *socket* has something to read; None if it can't."""
+    try:
+        import select
+
+        poller = select.poll()
+        poller.register(socket, select.POLLIN)
+        ready = getattr(poller, "ipoll", None) or poller.poll
+        for _ in ready(0):  # some sockets register and fail only here
+            break
+        return ready
+    except (ImportError, AttributeError, OSError, TypeError, ValueError):
+        return None
+
+
+def _is_busy(error):
+    """Whether an `OSError` only says "not now".
+
+    lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
+    exceptions of its own.
+    """
+    is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
+    return is_busy or "SSLWant" in type(error).__name__
+
+
 class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
     credential = "access_token"  # what the server refuses, should it refuse
 
-    def __init__(self, owner, settings, pool, context, radio, stats):
+    def __init__(self, owner, settings, network, stats):
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
         self._stats = stats
-        self._radio = radio
-        self._is_ssl = context is not None
+        self._radio = network.radio
+        self._is_ssl = network.context is not None
         self._where = "%s port %d" % (settings["broker"], settings["port"])
-        self._standin = _StandIn(pool, context)
+        self._standin = _StandIn(network.pool, network.context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
             ssl_context=self._standin,
@@ -567,8 +718,8 @@ class _Link:
         self._sends_early = True  # packets leave behind CONNECT, before its CONNACK
         self._topics = {}  # filter -> QoS
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
-        self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
-        self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
+        self._is_airlift = hasattr(network.pool, "NO_SOCKET_AVAIL")
+        self._is_wiznet = hasattr(network.pool, "_interface") and not self._is_airlift
         # The connection: `_forget` sets these back.
         self._socket = None
         self._ready = None  # asks the system whether there is something to read
@@ -578,10 +729,7 @@ class _Link:
         self._is_used = False  # a message was acknowledged
         self._unsent = []  # packets, as views; the first may have gone in part:
         self._first_sent = 0  # so many bytes of it
-        self._own_buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self._buffer = self._own_buffer
-        self._filled = 0  # bytes in the buffer
-        self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
+        self._packets = _PacketBuffer()
         self._may_hold_more = False  # the last read did not say that nothing is left
         self._is_pinged = False  # PINGRESP is expected
         # Ticks of this connection, see `_check_deadlines`.
@@ -603,8 +751,7 @@ class _Link:
         self._is_used = False
         self._unsent.clear()
         self._first_sent = 0
-        self._buffer = self._own_buffer
-        self._filled = self._done = 0
+        self._packets.forget()
         self._may_hold_more = False
         self._is_pinged = False
 
@@ -741,25 +888,10 @@ class _Link:
             socket.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
         except (AttributeError, OSError):
             pass  # not every socket can
-        self._ready = self._poller(socket)
+        self._ready = _poller(socket)
         self._write(bytes(self._standin.sent))
         if self._sends_early:
             self._subscribe_again()
-
-    @staticmethod
-    def _poller(socket):
-        """What asks the system whether *socket* has something to read; None if it can't."""
-        try:
-            import select
-
-            poller = select.poll()
-            poller.register(socket, select.POLLIN)
-            ready = getattr(poller, "ipoll", None) or poller.poll
-            for _ in ready(0):  # some sockets register and fail only here
-                break
-            return ready
-        except (ImportError, AttributeError, OSError, TypeError, ValueError):
-            return None
 
     def _subscribe_again(self):
         # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
@@ -805,7 +937,7 @@ class _Link:
             raise TBTimeoutError("no %s in %g s" % (name, limit / 1000))
 
     def _ping_if_silent(self, now):
-        """After half of keep_alive without a byte from one side, ask; it also shows that we live."""
+        """Half of keep_alive without a byte from one side: ask, which also shows that we live."""
         if self.state == _CONNECTING or self._unsent:
             return
         silent_ms = ticks_diff(now, self._sent_at)
@@ -916,21 +1048,11 @@ class _Link:
         try:
             return method(data)
         except OSError as error:
-            if not self._is_busy(error):
+            if not _is_busy(error):
                 self._fault = self._line_error(error)
         except _ATTEMPT_ERRORS as error:
             self._fault = OSError(errno.ENOTCONN, str(error))
         return -1
-
-    @staticmethod
-    def _is_busy(error):
-        """Whether an `OSError` only says "not now".
-
-        lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
-        exceptions of its own.
-        """
-        is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
-        return is_busy or "SSLWant" in type(error).__name__
 
     def _line_error(self, error):
         """What a socket raised, or None if it was closed, as a reason for the user."""
@@ -946,10 +1068,6 @@ class _Link:
         return OSError(errno.ENOTCONN, words)
 
     # --- _Link: receiving ----------------------------------------------------------------------
-    # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
-    # does not fit gets a buffer of its own for as long as it takes. Of one above max_message_bytes
-    # the beginning is dealt with as if it were whole, up to its acknowledgement, so that the server
-    # does not send it for ever; the rest goes by unread.
 
     def _is_readable(self, now):
         """Whether a read is worth its time.
@@ -975,13 +1093,13 @@ class _Link:
                 return
             if self._take_packet():
                 continue
-            size = self._call_socket(self._socket.recv_into, self._buffer[self._filled :])
+            size = self._call_socket(self._socket.recv_into, self._packets.space())
             if size == 0 and not self._is_airlift_alive():
                 raise self._line_error(None)
             if size <= 0:
                 self._may_hold_more = False
                 return
-            self._filled += size
+            self._packets.add(size)
             self._heard_at = self._pinged_at = ticks_ms()
 
     def _is_held(self):
@@ -1002,70 +1120,18 @@ class _Link:
 
     def _take_packet(self):
         """Deal with one packet; False if more of it has to come first."""
-        if self._done:
-            self._discard()
-        head = self._buffer[0]
+        packets = self._packets
+        packets.discard()
         try:
-            start, end = self._find_body()
-            if not end or (end > self._filled and not self._is_cut_short(head, start, end)):
+            if not packets.take(self._owner.max_message_bytes):
                 return False
-            self._done = end  # never twice, even if there is no memory for the rest
-            self._handle(head, self._buffer[start:end])
+            self._handle(packets.head, packets.body())
         except MemoryError:
             self._stats["oversize"] += 1
-            self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
+            self._owner._link_error(TBError("no room for a message: %d bytes" % packets.size()))
         except (IndexError, ValueError):
-            words = "is TLS wanted?" if head == 0x15 else "unexpected"
-            raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
-        return True
-
-    def _discard(self):
-        """Move what follows the bytes that nobody needs to the start of the buffer."""
-        gone = min(self._done, self._filled)
-        left = self._filled - gone
-        self._buffer[:left] = self._buffer[gone : self._filled]
-        self._filled = left
-        self._done -= gone
-        if not left:
-            self._buffer = self._own_buffer
-
-    def _find_body(self):
-        """Where the first packet's body starts and ends, MQTT 3.1.1 section 2.2.3.
-
-        Its end is 0 as long as its length is not known.
-        """
-        start, size, byte = 1, 0, 128
-        while byte > 127:
-            if start >= self._filled:
-                return start, 0
-            if start > 4:
-                raise ValueError
-            byte = self._buffer[start]
-            size |= (byte & 127) << 7 * (start - 1)
-            start += 1
-        return start, start + size
-
-    def _is_cut_short(self, head, start, end):
-        """Whether a message that fills the buffer has to be dealt with as far as it came.
-
-        If not, more of it has to come: into this buffer, or into one of its own.
-        """
-        if self._filled < len(self._buffer):
-            return False
-        if head & 0xF0 != _PUBLISH:
-            raise ValueError
-        topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
-        payload = topic_end + (2 if head & _QOS_1 else 0)
-        return end - payload > self._owner.max_message_bytes or not self._grow(end)
-
-    def _grow(self, size):
-        """Get a larger buffer; whether there was memory for it."""
-        try:
-            buffer = memoryview(bytearray(size))
-            buffer[: self._filled] = self._buffer
-        except MemoryError:
-            return False
-        self._buffer = buffer
+            words = "is TLS wanted?" if packets.head == 0x15 else "unexpected"
+            raise TBError("protocol: packet 0x%02x: %s" % (packets.head, words)) from None
         return True
 
     def _handle(self, head, body):
@@ -1102,7 +1168,7 @@ class _Link:
         topic = str(body[2:end], "utf-8")
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
-        if self._done > self._filled:
+        if self._packets.is_cut_short():
             raise MemoryError  # the rest goes by unread
         self._owner._link_message(topic, bytes(body[start:]))
 
@@ -1245,14 +1311,14 @@ class _Outbox:
 
     # --- _Outbox: what enters and what gives way -----------------------------------------------
 
-    def put(self, message):
-        """Add *message*; what the queue has no room for gives way."""
+    def put(self, message, may_displace=True):
+        """Add *message*; if the queue is full others give way, or if they must not, it itself."""
         _check_size(message.topic, message.size(), self._limit())
         message.flags &= ~_DUP  # a request or a reply may have been here before
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
-            self._drop(self._choose_victim(), "queue full")
+            self._drop(self._choose_victim() if may_displace else message, "queue full")
 
     def put_again(self, message):
         """Add a message that was delivered or lost before, under a new number."""
@@ -1601,7 +1667,7 @@ class _Replies:
 # --- SharedAttributes: the mirror --------------------------------------------------------------
 
 
-class SharedAttributes:
+class SharedAttributes:  # noqa: PLW1641 - as a dict, it is no key
     """The last known shared attributes of the device, to be read like a dict."""
 
     def __init__(self) -> None:
@@ -1620,7 +1686,7 @@ class SharedAttributes:
     def __len__(self) -> int:
         return len(self.keys())
 
-    def __eq__(self, other: Any) -> bool:  # noqa: PLW1641 - as a dict, it is no key
+    def __eq__(self, other: Any) -> bool:
         return dict(self.items()) == other
 
     def __repr__(self) -> str:
@@ -1642,11 +1708,11 @@ class SharedAttributes:
                 keys.append(key)
         return keys
 
+    def values(self) -> "list[Any]":
+        return [self[key] for key in self.keys()]
+
     def items(self) -> "list[tuple[str, Any]]":
-        items = []
-        for key in self.keys():
-            items.append((key, self[key]))
-        return items
+        return [(key, self[key]) for key in self.keys()]
 
     def _update(self, changed, deleted):
         """What the server pushed or answered."""
@@ -1683,9 +1749,9 @@ class _Watch:
         return keys and (self.key is None or self.key in keys)
 
 
-# --- client: what it is made of ----------------------------------------------------------------
-
-_NO_REPLY = const("no reply")  # of an RPC handler that replies itself
+# --- _MqttClient: what any server needs --------------------------------------------------------
+# An MQTT client whose only way to send is the outbox, and whose only way to call the program is
+# the list of events. connect() starts the link; it stays in charge until disconnect().
 
 
 def _new_stats():
@@ -1705,53 +1771,8 @@ def _new_stats():
     }
 
 
-def _check_credentials(access_token, username, password, client_id):
-    _check_text("access_token", access_token)
-    _check_text("username", username)
-    _check_text("password", password)
-    _check_text("client_id", client_id)
-    if (username and access_token) or (password and not username):
-        raise ValueError("either access_token or username")
-
-
-def _default_client_id():
-    """One that is unique to the board; None: MiniMQTT has one for computers."""
-    if sys.implementation.name != "circuitpython":
-        return None
-    from microcontroller import cpu
-
-    return "tb-%x" % int.from_bytes(cpu.uid, "big")
-
-
-class TBDeviceMqttClient:
-    """A device of a ThingsBoard server.
-
-    :param str host: name or address of the server
-    :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883
-    :param str access_token: the device's access token
-    :param int quality_of_service: of what is sent, 0 or 1. Defaults to 1: kept until the server
-        has acknowledged it
-    :param str client_id: MQTT client identifier. Defaults to one that is unique to the board
-    :param network_adapter: an adapter of the reference SDK (``get_socket_pool()``,
-        ``get_ssl_context()``), instead of *radio*
-    :param str username: with *password* instead of an access token (MQTT Basic credentials)
-    :param tls: True (the system's authorities), the path of a CA file in PEM format, or an
-        ``ssl.SSLContext`` of your own, for example one with a client certificate
-    :param radio: ``wifi.radio``, an ``ESP_SPIcontrol`` or a ``WIZNET5K``. Defaults to the board's
-        own Wi-Fi; on a computer to its network
-    :param socket_pool: instead of *radio*
-    :param int keep_alive: seconds; a dead connection is noticed within that time. 0: never
-    :param int queue_size: messages that are kept while they can't be sent. When full, the oldest
-        telemetry goes, and `on_drop` is told
-    :param int queue_bytes: the same in bytes
-    :param bool strict: what to do with a value that ThingsBoard would dislike (None, NaN, ...).
-        True: raise an error that names the key, nothing is sent. False: leave out the key alone
-        and count it in ``stats["left_out"]``
-    :param bool compact: ThingsBoard's short topics, which save 19 bytes of each telemetry message
-    :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
-    :raises ValueError, TypeError, AttributeError: an argument that can't be right; the text names
-        it
-    """
+class _MqttClient:
+    """The part of `TBDeviceMqttClient` that has never heard of ThingsBoard."""
 
     connect_timeout: float = 5
     """Seconds that TCP, and each step of TLS, may block at most in one attempt.
@@ -1791,27 +1812,7 @@ class TBDeviceMqttClient:
     stats: "dict[str, int]"
     """Counters since the start; the names say what."""
 
-    def __init__(
-        self,
-        host: str,
-        port: Union[int, str, None] = None,
-        access_token: Optional[str] = None,
-        quality_of_service: Optional[int] = 1,
-        client_id: Optional[str] = None,
-        network_adapter: Any = None,
-        *,
-        username: Optional[str] = None,
-        password: Optional[str] = None,
-        tls: Any = None,
-        radio: Any = None,
-        socket_pool: Any = None,
-        keep_alive: int = 60,
-        queue_size: int = 64,
-        queue_bytes: int = 8192,
-        strict: bool = True,
-        compact: bool = False,
-        logger: Any = None,
-    ) -> None:
+    def __init__(self, settings, network, quality_of_service, queue_size, queue_bytes, logger):
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
         self.state = _STOPPED
@@ -1822,44 +1823,18 @@ class TBDeviceMqttClient:
         self.stats = _new_stats()
         # Events.
         self._events = []  # (handler, its arguments) in the order they came; None: a message
-        self._is_delivering = False
-        self._inbox_count = 0  # messages among the events
         self._max_events = _MAX_EVENTS + queue_size
+        self._inbox_count = 0  # messages among the events
+        self._is_delivering = False
+        self._is_telling_drop = False
         self._logger = logger and logger.warning
-        # What is sent.
-        self._strict = strict
-        self._quality_of_service = 1  # what None stands for, here and in each call
-        self._quality_of_service = self._qos(quality_of_service)
-        self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
-        _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
-        self._queue_bytes = _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
-        # Who listens.
-        self._watches: Any = []  # attribute subscriptions
-        self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
-        self._rpc_methods = {}  # name -> function; None -> the handler of all others
-        self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
         self._pollers = []  # of companions
         self._keepers = []
-
-        port = (8883 if tls else 1883) if port is None else port
-        port = int(port) if str(port).isdigit() else port
-        _check_credentials(access_token, username, password, client_id)
-        _check_name("host", host, "/")
-        settings = {
-            "broker": host,
-            "port": _check_number("port", port, 1, 65535, int),
-            "client_id": client_id or _default_client_id(),
-            "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
-            "username": access_token or username,
-            "password": password or "",  # MiniMQTT can't do without
-        }
-        context = None
-        if socket_pool is None:
-            socket_pool, context, radio = _network(network_adapter, radio)
-        context = _tls_context(tls, context)
-        self._link: Any = _Link(self, settings, socket_pool, context, radio, self.stats)
-        if not access_token:
-            self._link.credential = "username" if username else "tls" if tls else "client_id"
+        self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
+        # What is sent.
+        self._quality_of_service = quality_of_service
+        self._queue_bytes = queue_bytes
+        self._link: Any = _Link(self, settings, network, self.stats)
         self._outbox = _Outbox(
             self._link,
             self._message_ended,
@@ -1868,38 +1843,8 @@ class TBDeviceMqttClient:
             queue_size,
             queue_bytes,
         )
-        self._requests = _Requests(self._outbox, self._request_failed)
-        self._replies = _Replies(self._outbox)
 
-    @classmethod
-    def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
-        """A client of what settings.toml says (on a computer: the environment).
-
-        THINGSBOARD_HOST, THINGSBOARD_PORT, THINGSBOARD_TOKEN and THINGSBOARD_TLS (1, or the path
-        of a CA file). *options*: further arguments of the constructor, which win.
-
-        :raises ValueError: there is no THINGSBOARD_HOST
-        """
-        from os import getenv
-
-        for name, setting in (
-            ("host", "THINGSBOARD_HOST"),
-            ("port", "THINGSBOARD_PORT"),
-            ("access_token", "THINGSBOARD_TOKEN"),
-            ("tls", "THINGSBOARD_TLS"),
-        ):
-            value = getenv(setting)
-            if value is not None:
-                options.setdefault(name, str(value))  # in settings.toml it may be a number
-        if "host" not in options:
-            raise ValueError("no THINGSBOARD_HOST")
-        if options.get("tls") in ("0", "1", "true"):
-            options["tls"] = options["tls"] != "0"
-        return cls(**options)
-
-    # --- client: connect and poll --------------------------------------------------------------
-    # connect() starts the link; it stays in charge until disconnect(). What it brings is noted as
-    # events; check_for_msg() delivers them, one handler at a time, as the last thing it does.
+    # --- _MqttClient: connect and poll ---------------------------------------------------------
 
     def is_connected(self) -> bool:
         """The same as `connected`."""
@@ -1938,7 +1883,7 @@ class TBDeviceMqttClient:
 
     def __enter__(self) -> "TBDeviceMqttClient":
         self.connect()
-        return self
+        return self  # type: ignore[return-value]
 
     def __exit__(self, *args: Any) -> None:
         if args[0] is None and self.connected:
@@ -1960,9 +1905,7 @@ class TBDeviceMqttClient:
             self._link.poll()
             if self._events:
                 handled = self._deliver()
-            # Behind the answers: after a long pause, or a long handler, they have come in time.
-            if self._requests and not self._inbox_count:
-                self._requests.expire()
+            self._run_timers()
             for poller in self._pollers:
                 self._call(poller, ())
         except MemoryError as error:  # the next poll goes on where this one stopped
@@ -2010,7 +1953,29 @@ class TBDeviceMqttClient:
                 self.idle()
             time.sleep(0.001)
 
-    # --- client: what the link reports ---------------------------------------------------------
+    # --- _MqttClient: what a server's own client adds ------------------------------------------
+
+    def _run_timers(self):
+        """Called in each poll."""
+
+    def _session_began(self):
+        """CONNACK came."""
+
+    def _session_ended(self, was_connected):
+        """The connection, or an attempt, is over."""
+
+    def _on_message(self, topic, payload, callbacks):
+        """A message came; *callbacks* of the program have got it.
+
+        :raises LookupError: nobody waits for it
+        """
+        raise LookupError("unexpected")
+
+    def _is_needed(self, topic_filter):
+        """Whether the topic is subscribed to for some other reason than `subscribe`."""
+        return False
+
+    # --- _MqttClient: what the link reports ----------------------------------------------------
 
     def _link_moved(self, state, reason, was_cut):
         was_connected = self.connected
@@ -2019,26 +1984,14 @@ class TBDeviceMqttClient:
         if reason:
             self._link_error(reason)
         if self.connected:
-            self._begin_session()
+            self._session_began()
+            self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
-            self._end_session(was_connected, state, reason, was_cut)
+            self._outbox.lose(reason if was_connected else None, was_cut)
+            self._session_ended(was_connected)
+            if was_connected:
+                self._tell(self.on_disconnect, 1 if reason else 0)
         self._tell(self.on_state, state, reason)
-
-    def _begin_session(self):
-        if not self._inbox_count:  # else what waits may be an RPC that came again
-            self._replies.forget_at_connect()
-        self._tell(self._read_shared)
-        self._tell(self.on_connect, 0, 0)
-
-    def _end_session(self, was_connected, state, reason, was_cut):
-        self._outbox.lose(reason if was_connected else None, was_cut)
-        if state == _STOPPED:
-            self._requests.stop()
-        else:
-            self._requests.lose(self._inbox_count > 0)
-        if was_connected:
-            self._replies.forget_delivered(_RPC_MEMORY)
-            self._tell(self.on_disconnect, 1 if reason else 0)
 
     def _link_message(self, topic, payload):
         self.stats["received"] += 1
@@ -2055,7 +2008,7 @@ class TBDeviceMqttClient:
         self.last_error = error
         self._log("%s", error)
 
-    # --- client: events ------------------------------------------------------------------------
+    # --- _MqttClient: events -------------------------------------------------------------------
     # Handlers, the program's logger among them, run at the end of a poll, one at a time. There a
     # handler may call anything.
 
@@ -2067,14 +2020,7 @@ class TBDeviceMqttClient:
     def _log(self, *message):
         """Have the logger told; of a program that does not poll, only the first messages."""
         if self._logger and len(self._events) < self._max_events:
-            self._events.append((self._write_log, message))
-
-    def _write_log(self, *message):
-        try:
-            self._logger(*message)
-        except Exception as error:  # the logger is not told what it raises itself
-            self.stats["handler_errors"] += 1
-            self.last_error = error
+            self._events.append((self._logger, message))
 
     def _deliver(self):
         """Call the handlers. From inside one: none, its own call is still under way."""
@@ -2104,32 +2050,24 @@ class TBDeviceMqttClient:
             return handler(*args)
         except Exception as error:  # whatever a handler does, the poll goes on
             self.stats["handler_errors"] += 1
-            self._link_error(error)
+            self.last_error = error
+            if handler is not self._logger:  # it is not told what it raises itself
+                self._log("%s", error)
             return error
 
     def _dispatch(self, topic, payload):
-        """Hand a message to those who subscribed, and to the method of its topic."""
+        """Hand a message to those who subscribed, and to whatever it is meant for."""
         callbacks = list(self._filters.iter_match(topic)) if self._filters else []
         for callback in callbacks:
             self._call(callback, (topic, payload))
         try:
-            self._dispatch_inbound(topic, payload, callbacks)
+            self._on_message(topic, payload, callbacks)
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             if not (callbacks and isinstance(error, LookupError)):
                 self.stats["unexpected"] += 1
                 self._log("message on %s ignored: %s", topic, error)
 
-    def _dispatch_inbound(self, topic, payload, callbacks):
-        for place, method in _INBOUND:
-            prefix = self._topics[place]
-            if topic.startswith(prefix):
-                # Who subscribes to RPC requests himself answers himself.
-                if place != _RPC_REQUEST or self._rpc_methods or not callbacks:
-                    getattr(self, method)(topic[len(prefix) :], payload)
-                return
-        raise LookupError("unexpected")
-
-    # --- client: topics and the queue ----------------------------------------------------------
+    # --- _MqttClient: the queue ----------------------------------------------------------------
 
     @property
     def pending_messages_count(self) -> int:
@@ -2141,33 +2079,6 @@ class TBDeviceMqttClient:
         if quality_of_service is None:
             return self._quality_of_service
         return _check_number("quality_of_service", quality_of_service, 0, 1, int)
-
-    def _listen(self, place):
-        """Subscribe to a topic of ThingsBoard's."""
-        self._link.subscribe(self._filter(place))
-
-    def _filter(self, place):
-        topic = self._topics[place]
-        return topic + "+" if topic[-1] == "/" else topic
-
-    def _unlisten(self, topic_filter):
-        """Unsubscribe, if nobody listens any more."""
-        if topic_filter == self._filter(_ATTRIBUTES):
-            is_used = self._watches or self._shared is not None
-        elif topic_filter == self._filter(_RPC_REQUEST):
-            is_used = self._rpc_methods
-        else:
-            is_used = False
-        if not (is_used or self._is_filter(topic_filter)):
-            self._link.unsubscribe(topic_filter)
-
-    def _is_filter(self, topic_filter):
-        """Whether the program subscribed to it."""
-        try:
-            self._filters[topic_filter]
-            return True
-        except (KeyError, TypeError):
-            return False
 
     def _new_message(self, topic, payload, flags=_QOS_1):
         return _Message(self._outbox.new_id(), topic, [payload], flags)
@@ -2186,9 +2097,9 @@ class TBDeviceMqttClient:
         From inside a handler `check_for_msg` sends it a moment later: a board's pystack is too
         small for all these calls on top of those that led there.
         """
-        self._outbox.put(message)
         for keeper in self._keepers:
             keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
+        self._outbox.put(message, may_displace=not self._is_telling_drop)
         if not self._is_delivering:
             self._pump()
         return message.id
@@ -2202,22 +2113,30 @@ class TBDeviceMqttClient:
         """What the outbox reports: delivered, or with a *reason* dropped."""
         for keeper in self._keepers:
             keeper.forget(message.id)
-        if len(self._events) < self._max_events:  # else nobody polls
-            if reason is None:
-                self._tell(self.on_publish, message.topic, message.id)
-            else:
-                self._tell(self.on_drop, message.topic, message.id, message.payload(), reason)
-        if reason is not None:
-            self._log("message to %s dropped: %s", message.topic, reason)
+        if len(self._events) >= self._max_events:
+            return  # nobody polls
+        if reason is None:
+            self._tell(self.on_publish, message.topic, message.id)
+        elif (self.on_drop or self._logger) and not self._is_telling_drop:
+            self._events.append((self._tell_drop, (message, reason)))
 
-    def _leave_out(self, error):
-        """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
-        if self._strict:
-            raise error
-        self.stats["left_out"] += 1
-        self._log("left out: %s", error)
+    def _tell_drop(self, message, reason):
+        """Call `on_drop` and the logger.
 
-    # --- client: companions --------------------------------------------------------------------
+        What they send finds room or is dropped at once, counted and not told: otherwise a full
+        queue would keep the two busy for ever.
+        """
+        self._is_telling_drop = True
+        try:
+            if self.on_drop is not None:
+                arguments = (message.topic, message.id, message.payload(), reason)
+                self._call(self.on_drop, (self, self.user_data) + arguments)
+            if self._logger:
+                self._call(self._logger, ("message to %s dropped: %s", message.topic, reason))
+        finally:
+            self._is_telling_drop = False
+
+    # --- _MqttClient: companions ---------------------------------------------------------------
 
     def attach(self, companion: Any) -> None:
         """Let *companion* take part. Each of these methods is called if it has it:
@@ -2242,6 +2161,249 @@ class TBDeviceMqttClient:
             self._keepers.append(companion)
             for topic, payload, quality_of_service in kept:
                 self.publish(topic, payload, quality_of_service)
+
+    # --- _MqttClient: plain MQTT ---------------------------------------------------------------
+
+    def publish(
+        self,
+        topic: str,
+        payload: Any,
+        quality_of_service: Optional[int] = None,
+        retain: bool = False,
+    ) -> int:
+        """Publish any message to any topic, through the same queue.
+
+        :param payload: str, bytes, int or float; None is an empty message
+        :param bool retain: ThingsBoard ignores it
+        :return: message id
+
+        ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
+        """
+        flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
+        _check_name("topic", topic, "+#")
+        _text(topic)  # half of a surrogate pair: an error now, not in a poll
+        return self._send(self._new_message(topic, _check_payload(payload), flags))
+
+    def subscribe(
+        self, topic: str, callback: Any, quality_of_service: Optional[int] = None
+    ) -> None:
+        """Subscribe to any topic filter, now and after each connect.
+
+        :param topic: with ``+`` and ``#`` if you like. ThingsBoard refuses all but its own
+        :param callback: ``callback(topic, payload)``; *payload* is bytes
+        """
+        _check_name("topic", topic)
+        _text(topic)
+        _check_callback(callback)
+        self._link.subscribe(topic, self._qos(quality_of_service))
+        if self._filters is None:
+            self._filters = MQTTMatcher()
+        self._filters[topic] = callback
+
+    def unsubscribe(self, topic: str) -> None:
+        """Undo `subscribe`. An unknown topic is no error."""
+        try:
+            del self._filters[topic]
+        except (KeyError, TypeError):
+            return
+        self._unlisten(topic)
+
+    def _unlisten(self, topic_filter):
+        """Unsubscribe, if nobody listens any more."""
+        if not (self._is_filter(topic_filter) or self._is_needed(topic_filter)):
+            self._link.unsubscribe(topic_filter)
+
+    def _is_filter(self, topic_filter):
+        """Whether the program subscribed to it."""
+        try:
+            self._filters[topic_filter]
+            return True
+        except (KeyError, TypeError):
+            return False
+
+    def will_set(
+        self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
+    ) -> None:
+        """The last will, to be set before `connect`. ThingsBoard ignores it.
+
+        :raises MMQTTException: there is a connection, which has told its last will
+        """
+        _check_name("topic", topic, "+#")
+        payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
+        self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
+
+
+# --- TBDeviceMqttClient: ThingsBoard's topics and JSON -----------------------------------------
+
+_NO_REPLY = const("no reply")  # of an RPC handler that replies itself
+
+
+def _check_credentials(access_token, username, password, client_id):
+    _check_text("access_token", access_token)
+    _check_text("username", username)
+    _check_text("password", password)
+    _check_text("client_id", client_id)
+    if (username and access_token) or (password and not username):
+        raise ValueError("either access_token or username")
+
+
+def _default_client_id():
+    """One that is unique to the board; None: MiniMQTT has one for computers."""
+    if sys.implementation.name != "circuitpython":
+        return None
+    from microcontroller import cpu
+
+    return "tb-%x" % int.from_bytes(cpu.uid, "big")
+
+
+class TBDeviceMqttClient(_MqttClient):
+    """A device of a ThingsBoard server.
+
+    :param str host: name or address of the server
+    :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883
+    :param str access_token: the device's access token
+    :param int quality_of_service: of what is sent, 0 or 1. Defaults to 1: kept until the server
+        has acknowledged it
+    :param str client_id: MQTT client identifier. Defaults to one that is unique to the board
+    :param network_adapter: an adapter of the reference SDK (``get_socket_pool()``,
+        ``get_ssl_context()``), instead of *radio*
+    :param str username: with *password* instead of an access token (MQTT Basic credentials)
+    :param tls: True (the system's authorities), the path of a CA file in PEM format, or an
+        ``ssl.SSLContext`` of your own, for example one with a client certificate
+    :param radio: ``wifi.radio``, an ``ESP_SPIcontrol`` or a ``WIZNET5K``. Defaults to the board's
+        own Wi-Fi; on a computer to its network
+    :param socket_pool: instead of *radio*
+    :param int keep_alive: seconds; a dead connection is noticed within that time. 0: never
+    :param int queue_size: messages that are kept while they can't be sent. When full, the oldest
+        telemetry goes, and `on_drop` is told
+    :param int queue_bytes: the same in bytes
+    :param bool strict: what to do with a value that ThingsBoard would dislike (None, NaN, ...).
+        True: raise an error that names the key, nothing is sent. False: leave out the key alone
+        and count it in ``stats["left_out"]``
+    :param bool compact: ThingsBoard's short topics, which save 19 bytes of each telemetry message
+    :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
+    :raises ValueError, TypeError, AttributeError: an argument that can't be right; the text names
+        it
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: Union[int, str, None] = None,
+        access_token: Optional[str] = None,
+        quality_of_service: Optional[int] = 1,
+        client_id: Optional[str] = None,
+        network_adapter: Any = None,
+        *,
+        username: Optional[str] = None,
+        password: Optional[str] = None,
+        tls: Any = None,
+        radio: Any = None,
+        socket_pool: Any = None,
+        keep_alive: int = 60,
+        queue_size: int = 64,
+        queue_bytes: int = 8192,
+        strict: bool = True,
+        compact: bool = False,
+        logger: Any = None,
+    ) -> None:
+        port = (8883 if tls else 1883) if port is None else port
+        port = int(port) if str(port).isdigit() else port
+        _check_credentials(access_token, username, password, client_id)
+        _check_name("host", host, "/")
+        _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
+        _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
+        if quality_of_service is None:
+            quality_of_service = 1
+        _check_number("quality_of_service", quality_of_service, 0, 1, int)
+        settings = {
+            "broker": host,
+            "port": _check_number("port", port, 1, 65535, int),
+            "client_id": client_id or _default_client_id(),
+            "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
+            "username": access_token or username,
+            "password": password or "",  # MiniMQTT can't do without
+        }
+        network = _Network(network_adapter, radio, socket_pool, tls)
+        super().__init__(settings, network, quality_of_service, queue_size, queue_bytes, logger)
+        if not access_token:
+            self._link.credential = "username" if username else "tls" if tls else "client_id"
+        self._strict = strict
+        self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
+        self._requests = _Requests(self._outbox, self._request_failed)
+        self._watches: Any = []  # attribute subscriptions
+        self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
+        self._rpc_methods = {}  # name -> function; None -> the handler of all others
+        self._replies = _Replies(self._outbox)
+
+    @classmethod
+    def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
+        """A client of what settings.toml says (on a computer: the environment).
+
+        THINGSBOARD_HOST, THINGSBOARD_PORT, THINGSBOARD_TOKEN and THINGSBOARD_TLS (1, or the path
+        of a CA file). *options*: further arguments of the constructor, which win.
+
+        :raises ValueError: there is no THINGSBOARD_HOST
+        """
+        from os import getenv
+
+        for name, setting in (
+            ("host", "THINGSBOARD_HOST"),
+            ("port", "THINGSBOARD_PORT"),
+            ("access_token", "THINGSBOARD_TOKEN"),
+            ("tls", "THINGSBOARD_TLS"),
+        ):
+            value = getenv(setting)
+            if value is not None:
+                options.setdefault(name, str(value))  # in settings.toml it may be a number
+        if "host" not in options:
+            raise ValueError("no THINGSBOARD_HOST")
+        if options.get("tls") in ("0", "1", "true"):
+            options["tls"] = options["tls"] != "0"
+        return cls(**options)
+
+    # --- client: what it adds to the poll ------------------------------------------------------
+
+    def _run_timers(self):
+        # Behind the answers: after a long pause, or a long handler, they have come in time.
+        if self._requests and not self._inbox_count:
+            self._requests.expire()
+
+    def _session_began(self):
+        if not self._inbox_count:  # else what waits may be an RPC that came again
+            self._replies.forget_at_connect()
+        self._tell(self._read_shared)
+
+    def _session_ended(self, was_connected):
+        if self.state == _STOPPED:
+            self._requests.stop()
+        else:
+            self._requests.lose(self._inbox_count > 0)
+        if was_connected:
+            self._replies.forget_delivered(_RPC_MEMORY)
+
+    def _on_message(self, topic, payload, callbacks):
+        for place, method in _INBOUND:
+            prefix = self._topics[place]
+            if topic.startswith(prefix):
+                # Who subscribes to RPC requests himself answers himself.
+                if place != _RPC_REQUEST or self._rpc_methods or not callbacks:
+                    getattr(self, method)(topic[len(prefix) :], payload)
+                return
+        raise LookupError("unexpected")
+
+    def _listen(self, place):
+        """Subscribe to a topic of ThingsBoard's."""
+        self._link.subscribe(self._filter(place))
+
+    def _filter(self, place):
+        topic = self._topics[place]
+        return topic + "+" if topic[-1] == "/" else topic
+
+    def _is_needed(self, topic_filter):
+        if topic_filter == self._filter(_ATTRIBUTES):
+            return self._watches or self._shared is not None
+        return topic_filter == self._filter(_RPC_REQUEST) and self._rpc_methods
 
     # --- client: requests ----------------------------------------------------------------------
 
@@ -2280,6 +2442,13 @@ class TBDeviceMqttClient:
             callback = self._read_shared
         if callback:
             self._events.append((callback, request.arguments(None, error)))
+
+    def _leave_out(self, error):
+        """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
+        if self._strict:
+            raise error
+        self.stats["left_out"] += 1
+        self._log("left out: %s", error)
 
     # --- client: telemetry ---------------------------------------------------------------------
 
@@ -2593,63 +2762,6 @@ class TBDeviceMqttClient:
         return self._send(self._new_message(_CLAIM, _json(body)))
 
     claim = claim_device
-
-    # --- client: plain MQTT --------------------------------------------------------------------
-
-    def publish(
-        self,
-        topic: str,
-        payload: Any,
-        quality_of_service: Optional[int] = None,
-        retain: bool = False,
-    ) -> int:
-        """Publish any message to any topic, through the same queue.
-
-        :param payload: str, bytes, int or float; None is an empty message
-        :param bool retain: ThingsBoard ignores it
-        :return: message id
-
-        ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
-        """
-        flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
-        _check_name("topic", topic, "+#")
-        _text(topic)  # half of a surrogate pair: an error now, not in a poll
-        return self._send(self._new_message(topic, _check_payload(payload), flags))
-
-    def subscribe(
-        self, topic: str, callback: Any, quality_of_service: Optional[int] = None
-    ) -> None:
-        """Subscribe to any topic filter, now and after each connect.
-
-        :param topic: with ``+`` and ``#`` if you like. ThingsBoard refuses all but its own
-        :param callback: ``callback(topic, payload)``; *payload* is bytes
-        """
-        _check_name("topic", topic)
-        _text(topic)
-        _check_callback(callback)
-        self._link.subscribe(topic, self._qos(quality_of_service))
-        if self._filters is None:
-            self._filters = MQTTMatcher()
-        self._filters[topic] = callback
-
-    def unsubscribe(self, topic: str) -> None:
-        """Undo `subscribe`. An unknown topic is no error."""
-        try:
-            del self._filters[topic]
-        except (KeyError, TypeError):
-            return
-        self._unlisten(topic)
-
-    def will_set(
-        self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
-    ) -> None:
-        """The last will, to be set before `connect`. ThingsBoard ignores it.
-
-        :raises MMQTTException: there is a connection, which has told its last will
-        """
-        _check_name("topic", topic, "+#")
-        payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
-        self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
 
 
 gc.collect()  # what this import left

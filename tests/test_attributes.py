@@ -322,7 +322,7 @@ def test_an_answer_that_came_while_a_handler_waited_is_told(client, known, monke
 
     def wait(*_):
         client.request_attributes(None, "interval", answer, timeout=5)
-        run_until(client, lambda: client._link.waiting)  # the answer waits for this handler
+        run_until(client, lambda: client._inbox_count)  # the answer waits for this handler
         clock.skip(6)
         client.check_for_msg()
 
@@ -419,7 +419,7 @@ def test_an_answer_to_a_call_does_not_answer_a_request_of_the_same_number(server
 
 @pytest.mark.parametrize("last_id", [(1 << 30) - 3, (1 << 31) - 3])
 def test_the_server_takes_the_numbers_of_a_client_that_has_run_for_years(client, known, last_id):
-    client._last_id = last_id
+    client._outbox._last_id = last_id
     answered = Notes()
     for _ in range(3):
         client.send_attributes({"a": 1})

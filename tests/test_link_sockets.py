@@ -30,7 +30,7 @@ from faults.sockets import (
     WiznetPool,
 )
 from helpers import free_port, run_for, run_until, wait_until
-from tb_device_mqtt import TBDeviceMqttClient
+from tb_device_mqtt import TBDeviceMqttClient, _Outbox
 
 POOLS = (CountingPool, *BOARD_POOLS)
 NATIVE_POOLS = (CountingPool, EspressifPool, PicoPool)  # those that can be polled
@@ -494,12 +494,12 @@ def test_once_connected_no_socket_is_given_a_time_to_wait(server, device, pool_c
 def test_a_poller_is_not_asked_for_a_socket_that_is_closed(server, device, monkeypatch, has_memory):
     """Espressif's select() can't bear it."""
     asked, failures = [], [] if has_memory else [MemoryError()]
-    rewind = TBDeviceMqttClient._outbox_rewind
+    lose = _Outbox.lose
 
-    def rewind_or_fail(self, is_online):
-        if is_online and failures:
+    def lose_or_fail(self, reason, was_cut):
+        if reason and failures:
             raise failures.pop()
-        rewind(self, is_online)
+        lose(self, reason, was_cut)
 
     class NotingPoll:
         def __init__(self):
@@ -515,7 +515,7 @@ def test_a_poller_is_not_asked_for_a_socket_that_is_closed(server, device, monke
 
     real_poll = select.poll
     monkeypatch.setattr(select, "poll", NotingPoll)
-    monkeypatch.setattr(TBDeviceMqttClient, "_outbox_rewind", rewind_or_fail)
+    monkeypatch.setattr(_Outbox, "lose", lose_or_fail)
     monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 50)
     with online_client(server, socket_pool=EspressifPool()) as client:
         server.faults.mute_puback = True

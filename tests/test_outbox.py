@@ -680,10 +680,13 @@ def test_a_logger_may_send_what_it_is_told(server, device):
     with offline_client(server, queue_size=2, logger=Reporter()) as client:
         for number in range(4):
             client.send_telemetry({"n": number})
+        for _ in range(10):
+            client.check_for_msg()
+        assert client.stats["dropped"] == 4  # the two oldest, and what the logger sent
         assert client.pending_messages_count == 2
         client.connect()
         assert client.flush(5)
-    assert len(device.telemetry) == 2
+    assert [row["n"] for row in values(device)] == [2, 3]
 
 
 @pytest.mark.parametrize("is_told", [False, True])
@@ -715,7 +718,7 @@ def test_ten_thousand_drops_without_a_poll_stay_bounded(offline, device, is_told
 
 def test_packet_ids_begin_again_and_none_is_used_twice_at_a_time(server, device):
     with offline_client(server, queue_size=30) as client:
-        client._last_id = PACKET_IDS - 10
+        client._outbox._last_id = PACKET_IDS - 10
         client.on_publish = published = Notes()
         ids = [client.send_attributes({"a%d" % number: number}) for number in range(30)]
         client.connect()
@@ -781,7 +784,7 @@ def test_to_disconnect_is_no_mark_against_the_message_in_flight(server, client, 
 
 def break_off(client):
     """The connection goes before all that was written has left."""
-    client._link.unsent.append(memoryview(b"the rest"))
+    client._link._unsent.append(memoryview(b"the rest"))
     client._link._fault = OSError("cut")
     run_until(client, lambda: not client.connected)
 

@@ -659,13 +659,13 @@ def test_what_was_not_answered_for_five_minutes_is_not_brought_back_by_a_restart
 def test_a_request_whose_reply_was_dropped_is_not_executed_twice(server, client, device):
     handler = Notes("ok")
     listen(client, device, handler)
-    client._outbox_max_size = 1
+    client._outbox._max_size = 1
     server.faults.drop_on = "PUBLISH"
     reply = device.call_rpc("method", 1, timeout=60)
     run_until(client, lambda: not client.connected)
     client.publish("topic", "drops the reply")
     assert client.stats["dropped"] == 1
-    client._outbox_max_size = 64  # the request may be pushed again before the PUBACK of that
+    client._outbox._max_size = 64  # the request may be pushed again before the PUBACK of that
     run_until(client, reply.done)
     assert len(handler.calls) == 1
 

@@ -24,7 +24,8 @@ def without_type(source):
             for member in filter(is_public, node.body):
                 name = "%s.%s" % (node.name, getattr(member, "name", ""))
                 if isinstance(member, ast.FunctionDef):
-                    found += of_function(member, name) + of_attributes(member, node.name)
+                    found += of_function(member, name)
+                    found += of_attributes(member, node.name, annotated(node))
                 elif isinstance(member, ast.Assign) and not isinstance(member.value, ast.Name):
                     found += [name + target.id for target in member.targets]
     return found
@@ -45,8 +46,13 @@ def of_function(node, name):
     return found + [name + "() ->"] * is_open(node.returns)
 
 
-def of_attributes(function, name):
-    """What ``__init__`` gives to ``self`` without saying what it is."""
+def annotated(class_):
+    """The attributes that the body of a class says the type of."""
+    return [each.target.id for each in class_.body if isinstance(each, ast.AnnAssign)]
+
+
+def of_attributes(function, name, known):
+    """What ``__init__`` gives to ``self`` and nobody says what it is."""
     targets = [
         target
         for node in ast.walk(function)
@@ -54,7 +60,9 @@ def of_attributes(function, name):
         for target in node.targets
     ]
     names = [target.attr for target in targets if is_of_self(target)]
-    return ["%s.%s" % (name, each) for each in names if not each.startswith("_")]
+    return [
+        "%s.%s" % (name, each) for each in names if not each.startswith("_") and each not in known
+    ]
 
 
 def is_of_self(target):
