@@ -26,7 +26,7 @@ The rooms of this file, top to bottom; each uses only those above it, and only b
 * `_StandIn`: what MiniMQTT is given as its pool, its TLS context and its socket
 * `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
 * `_Message`, `_Outbox`: the bounded queue, what is in flight, batches, times of capture
-* `_Request`, `_Reply`, `SharedAttributes`: questions that wait, RPCs that were answered, the mirror
+* `_Request`, `_Reply`, `SharedAttributes`: a question that waits, an RPC that was answered, the mirror
 * `_MqttClient`: connecting, polling, events, plain MQTT; it has never heard of a socket
 * `TBDeviceMqttClient`: what ThingsBoard adds, its topics and JSON
 
@@ -234,7 +234,10 @@ def _check_value(key, value, depth):
     if isinstance(value, (bool, int, str)) or (value is None and depth):
         return value
     if isinstance(value, float):
-        return _check_float(key, value)
+        if value - value != 0:  # infinity and NaN alone
+            raise ValueError("%r: %s can't be sent" % (key, value))
+        # With more than 16 decimals the server stores text (JsonConverter.java).
+        return float("%.16f" % value) if abs(value) < 1 else value
     if depth > _MAX_DEPTH:
         raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):
@@ -249,13 +252,6 @@ def _check_value(key, value, depth):
             items.append(_check_value(key, item, depth + 1))
         return items
     raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
-
-
-def _check_float(key, value):
-    if value - value != 0:  # infinity and NaN alone
-        raise ValueError("%r: %s can't be sent" % (key, value))
-    # With more than 16 decimals the server stores text (JsonConverter.java).
-    return float("%.16f" % value) if abs(value) < 1 else value
 
 
 def _objects(values, limit, left_out):
@@ -288,40 +284,6 @@ def _split(values, limit):
         else:
             objects.append(member)
     return objects
-
-
-class _Readings:
-    """Readings that fit into one payload: all have a time of their own, or none has."""
-
-    def __init__(self, is_timed, room):
-        self.is_timed = is_timed
-        self.texts = []  # JSON objects
-        self._room = room  # bytes
-
-    def add(self, ts, text):
-        """Add one, if it is of the same kind and there is room; whether it was added."""
-        size = _STAMP_BYTES + len(text)
-        if (ts is not None) != self.is_timed or (self.texts and size >= self._room):
-            return False
-        self._room -= size
-        self.texts.append(_stamped(ts, text) if self.is_timed else text)
-        return True
-
-
-def _readings(data, limit, left_out):
-    """What `send_telemetry` takes as a list of `_Readings`, each of at most *limit* bytes."""
-    if not isinstance(data, (list, tuple)):
-        data = (data,)
-    if not data:
-        raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
-    payloads = []
-    for values in data:
-        ts, values = _split_reading(values)
-        for text in _objects(values, limit - _STAMP_BYTES, left_out):
-            if not (payloads and payloads[-1].add(ts, text)):
-                payloads.append(_Readings(ts is not None, limit))
-                payloads[-1].add(ts, text)
-    return payloads
 
 
 def _split_reading(reading):
@@ -378,7 +340,7 @@ def _check_payload(payload):
 # --- networks: where sockets come from ---------------------------------------------------------
 
 
-def _find_network(network_adapter, radio):
+def _network(network_adapter, radio):
     """``(socket pool, TLS context or None, radio)`` of what the user gave, or of what is there."""
     if network_adapter is not None:
         return network_adapter.get_socket_pool(), network_adapter.get_ssl_context(), None
@@ -411,18 +373,6 @@ def _tls_context(tls, context):
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=authorities)
     return context
-
-
-class _Network:
-    """Where sockets come from: what the user gave, or what is there."""
-
-    def __init__(self, network_adapter, radio, pool, tls):
-        context = None
-        if pool is None:
-            pool, context, radio = _find_network(network_adapter, radio)
-        self.pool = pool
-        self.context = _tls_context(tls, context)  # None: no TLS
-        self.radio = radio
 
 
 # --- _StandIn ----------------------------------------------------------------------------------
@@ -508,119 +458,6 @@ class _StandIn:
         self.real = None
 
 
-# --- _PacketBuffer -----------------------------------------------------------------------------
-
-
-class _PacketBuffer:
-    """Bytes in, packets out, in whatever pieces they come; no I/O.
-
-    Bytes land in one fixed buffer. A message that does not fit gets a buffer of its own for as long
-    as it takes. Of one above the limit only the beginning is handed out, as if it were whole: so it
-    can be acknowledged, and the server does not send it for ever. The rest goes by unread.
-    """
-
-    def __init__(self):
-        self._own_buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self.forget()
-
-    def forget(self):
-        """Begin anew, for another connection. Takes no memory."""
-        self._buffer = self._own_buffer
-        self._filled = 0  # bytes in the buffer
-        self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
-        self._start = 0  # where the body of the packet that was taken starts
-        self.head = 0  # and its first byte
-
-    def space(self):
-        """Where bytes may be read into."""
-        return self._buffer[self._filled :]
-
-    def add(self, size):
-        """So many bytes were read into `space`."""
-        self._filled += size
-
-    def take(self, max_message_bytes):
-        """Take the first packet; False if more of it has to come first.
-
-        It counts as dealt with: if there is no memory to handle it, it is not handed out twice.
-
-        :raises ValueError, IndexError: this is no MQTT
-        """
-        self.head = self._buffer[0]
-        start, end = self._find_body()
-        if not end:
-            return False
-        is_whole = end <= self._filled
-        if not is_whole and not self._is_to_be_cut(start, end, max_message_bytes):
-            return False
-        self._start = start
-        self._done = end
-        return True
-
-    def body(self):
-        """Of the packet that was taken, behind the remaining length."""
-        return self._buffer[self._start : min(self._done, self._filled)]
-
-    def size(self):
-        """Bytes of the packet that was taken."""
-        return self._done
-
-    def is_cut_short(self):
-        """Whether `body` is only the beginning of a message that is too long."""
-        return self._done > self._filled
-
-    def discard(self):
-        """Let the packet go that was taken: move what follows it to the start of the buffer."""
-        if not self._done:
-            return
-        gone = min(self._done, self._filled)
-        left = self._filled - gone
-        self._buffer[:left] = self._buffer[gone : self._filled]
-        self._filled = left
-        self._done -= gone
-        if not left:
-            self._buffer = self._own_buffer
-
-    def _find_body(self):
-        """Where the first packet's body starts and ends, MQTT 3.1.1 section 2.2.3.
-
-        Its end is 0 as long as its length is not known.
-        """
-        start, size, byte = 1, 0, 128
-        while byte > 127:
-            if start >= self._filled:
-                return start, 0
-            if start > 4:
-                raise ValueError
-            byte = self._buffer[start]
-            size |= (byte & 127) << 7 * (start - 1)
-            start += 1
-        return start, start + size
-
-    def _is_to_be_cut(self, start, end, max_message_bytes):
-        """Whether a message that fills the buffer is handed out as far as it came.
-
-        If not, more of it has to come: into this buffer, or into one of its own.
-        """
-        if self._filled < len(self._buffer):
-            return False
-        if self.head & 0xF0 != _PUBLISH:
-            raise ValueError
-        topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
-        payload = topic_end + (2 if self.head & _QOS_1 else 0)
-        return end - payload > max_message_bytes or not self._grow(end)
-
-    def _grow(self, size):
-        """Get a larger buffer; whether there was memory for it."""
-        try:
-            buffer = memoryview(bytearray(size))
-            buffer[: self._filled] = self._buffer
-        except MemoryError:
-            return False
-        self._buffer = buffer
-        return True
-
-
 # --- _Link: theory -----------------------------------------------------------------------------
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` often; what the link has to
 # say it says by four methods of the owner: `_link_moved` (the state changed), `_link_message`,
@@ -663,43 +500,17 @@ ssl|TLS failed: does this port speak it?
 |no connection""")
 
 
-def _poller(socket):
-    """What asks the system whether *socket* has something to read; None if it can't."""
-    try:
-        import select
-
-        poller = select.poll()
-        poller.register(socket, select.POLLIN)
-        ready = getattr(poller, "ipoll", None) or poller.poll
-        for _ in ready(0):  # some sockets register and fail only here
-            break
-        return ready
-    except (ImportError, AttributeError, OSError, TypeError, ValueError):
-        return None
-
-
-def _is_busy(error):
-    """Whether an `OSError` only says "not now".
-
-    lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
-    exceptions of its own.
-    """
-    is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
-    return is_busy or "SSLWant" in type(error).__name__
-
-
 class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
     credential = "access_token"  # what the server refuses, should it refuse
 
-    def __init__(self, owner, settings, network, stats):
+    def __init__(self, owner, settings, pool, context, radio):
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
-        self._stats = stats
-        self._radio = network.radio
-        self._is_ssl = network.context is not None
+        self._radio = radio
+        self._is_ssl = context is not None
         self._where = "%s port %d" % (settings["broker"], settings["port"])
-        self._standin = _StandIn(network.pool, network.context)
+        self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
             socket_pool=self._standin,
             ssl_context=self._standin,
@@ -708,52 +519,35 @@ class _Link:
             connect_retries=1,
             **settings,
         )
-        # What outlives a connection.
         self.state = _STOPPED
         self.error = None  # why there is no connection
-        self._reason = None  # why the state changed,
-        self._was_cut = False  # whether a packet had left only in part,
-        self._is_told = True  # and whether the owner knows
+        self._is_told = True  # the owner knows the state
         self._attempts = 0  # since a connection lasted
         self._sends_early = True  # packets leave behind CONNECT, before its CONNACK
         self._topics = {}  # filter -> QoS
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
-        self._is_airlift = hasattr(network.pool, "NO_SOCKET_AVAIL")
-        self._is_wiznet = hasattr(network.pool, "_interface") and not self._is_airlift
-        # The connection: `_forget` sets these back.
+        self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
+        self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
+        self._awaited = {}  # packet id -> topics of a SUBSCRIBE; of a message none
+        self._unsent = []  # packets, as views; the first may have gone in part
+        self._own_buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._forget()
+
+    def _forget(self):
+        """No connection (any more). Takes no memory: it has to succeed. The topics stay."""
         self._socket = None
         self._ready = None  # asks the system whether there is something to read
         self._fault = None  # what the next poll has to end the connection for
-        self._awaited = {}  # packet id -> topics of a SUBSCRIBE; of a message none
+        self._awaited.clear()
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
         self._is_used = False  # a message was acknowledged
-        self._unsent = []  # packets, as views; the first may have gone in part:
-        self._first_sent = 0  # so many bytes of it
-        self._packets = _PacketBuffer()
+        self._unsent.clear()
+        self._first_sent = 0  # bytes of the first packet that have gone
+        self._buffer = self._own_buffer
+        self._filled = 0  # bytes in the buffer
+        self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
         self._may_hold_more = False  # the last read did not say that nothing is left
         self._is_pinged = False  # PINGRESP is expected
-        # Ticks of this connection, see `_check_deadlines`.
-        self._due = 0  # the timers, or the attempt if there is no connection
-        self._look_at = 0  # the next read without a hint that there is something
-        self._moved_at = 0  # CONNECT, or its CONNACK
-        self._sent_at = 0  # the last bytes that went
-        self._heard_at = 0  # the last bytes that came
-        self._acked_at = 0  # the last acknowledgement, or when the first was asked for
-        self._pinged_at = 0  # PINGREQ, or bytes since
-
-    def _forget(self):
-        """Forget the connection, keep the topics. Takes no memory: it has to succeed."""
-        self._socket = None
-        self._ready = None
-        self._fault = None
-        self._awaited.clear()
-        self._early_id = 0
-        self._is_used = False
-        self._unsent.clear()
-        self._first_sent = 0
-        self._packets.forget()
-        self._may_hold_more = False
-        self._is_pinged = False
 
     # --- _Link: state --------------------------------------------------------------------------
 
@@ -762,14 +556,9 @@ class _Link:
         if state not in _MOVES[self.state]:
             raise RuntimeError("link: %s -> %s" % (self.state, state))
         self.state = state
-        self._reason = reason
-        self._was_cut = was_cut
         self._is_told = False
-        self._tell_owner()
-
-    def _tell_owner(self):
-        self._owner._link_moved(self.state, self._reason, self._was_cut)
-        self._is_told = True  # else memory ran out: the next poll tells it again
+        self._owner._link_moved(state, reason, was_cut)
+        self._is_told = True  # else memory ran out, and the next poll tells it
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -791,7 +580,8 @@ class _Link:
         """Move on by as much as can be done without waiting. Raises no network error."""
         try:
             if not self._is_told:
-                self._tell_owner()
+                self._owner._link_moved(self.state, self.error, False)
+                self._is_told = True
             if self._socket is not None:
                 self._poll_socket()
             elif self.state == _CONNECTING:
@@ -811,8 +601,12 @@ class _Link:
             self._read()
         if ticks_diff(now, self._due) >= 0:
             self._due = ticks_add(now, _TIMER_MS)
-            self._check_deadlines(now)
-            self._ping_if_silent(now)
+            ping_ms = self.mqtt.keep_alive * 500  # half the interval
+            # A missing PINGRESP is noticed before keep_alive is over, and after 10 s at most.
+            limit_ms = min(_PING_TIMEOUT_MS, ping_ms * 3 // 4 or _PING_TIMEOUT_MS)
+            self._check_deadlines(now, limit_ms)
+            if self.state == _ONLINE and ping_ms and not self._unsent:
+                self._ping_if_silent(now, ping_ms)
 
     def _close(self, state, reason=None):
         """Close, forget the connection, and tell what was lost."""
@@ -855,7 +649,7 @@ class _Link:
 
     def _open(self):
         """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send goes out without waiting."""
-        self._stats["connects"] += 1
+        self._owner.stats["connects"] += 1
         self._standin.connect_timeout = self._owner.connect_timeout
         try:
             self.mqtt.connect(clean_session=self._owner.clean_session)
@@ -888,30 +682,34 @@ class _Link:
             socket.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
         except (AttributeError, OSError):
             pass  # not every socket can
-        self._ready = _poller(socket)
+        try:  # the system, not the socket, is asked whether there is something to read
+            import select
+
+            poller = select.poll()
+            poller.register(socket, select.POLLIN)
+            ready = getattr(poller, "ipoll", None) or poller.poll
+            for _ in ready(0):  # some sockets register and fail only here
+                break
+            self._ready = ready
+        except (ImportError, AttributeError, OSError, TypeError, ValueError):
+            pass  # not every system can
         self._write(bytes(self._standin.sent))
         if self._sends_early:
-            self._subscribe_again()
-
-    def _subscribe_again(self):
-        # ThingsBoard says "session present" of sessions that it has forgotten: always subscribe.
-        if self._topics:
             self._request(_SUBSCRIBE, list(self._topics))
 
     # --- _Link: timers -------------------------------------------------------------------------
 
-    def _check_deadlines(self, now):
+    def _check_deadlines(self, now, limit_ms):
         """Each wait has an end:
 
         * bytes that can't leave: since the last ones left. As long as some wait, the server can't
-          acknowledge what has not reached it, so that the wait for acknowledgements begins anew
+          acknowledge what has not reached it: the wait for acknowledgements begins anew
         * CONNACK: since CONNECT
         * acknowledgements: since the last one came
         * PINGRESP: since PINGREQ, or since the last bytes came, behind which it may be
 
         What may have come already and was not read yet is not missed.
         """
-        limit_ms = self._ping_limit_ms()
         if self._unsent:
             self._expect("acknowledgement", self._sent_at, limit_ms)  # TCP's
             self._acked_at = now
@@ -927,23 +725,16 @@ class _Link:
         if self._is_pinged:
             self._expect("PINGRESP", self._pinged_at, limit_ms)
 
-    def _ping_limit_ms(self):
-        """How long a PINGRESP may take: so that keep_alive is kept, and never above 10 s."""
-        half_ms = self.mqtt.keep_alive * 500
-        return min(_PING_TIMEOUT_MS, half_ms * 3 // 4 or _PING_TIMEOUT_MS)
-
     def _expect(self, name, since, limit):
         if ticks_diff(ticks_ms(), since) > limit:
             raise TBTimeoutError("no %s in %g s" % (name, limit / 1000))
 
-    def _ping_if_silent(self, now):
-        """Half of keep_alive without a byte from one side: ask, which also shows that we live."""
-        if self.state == _CONNECTING or self._unsent:
-            return
+    def _ping_if_silent(self, now, ping_ms):
+        """So long without a byte from one side: ask, which also shows that we live."""
         silent_ms = ticks_diff(now, self._sent_at)
         if not self._is_pinged:
             silent_ms = max(silent_ms, ticks_diff(now, self._heard_at))
-        if silent_ms >= self.mqtt.keep_alive * 500 > 0:
+        if silent_ms >= ping_ms:
             self._pinged_at = now
             self._is_pinged = True
             self._write(_packet(_PINGREQ))
@@ -987,7 +778,13 @@ class _Link:
                 self._request(_UNSUBSCRIBE, (topic,))
 
     def _request(self, head, topics):
-        """Send SUBSCRIBE or UNSUBSCRIBE, under a packet id that no message has."""
+        """Send SUBSCRIBE or UNSUBSCRIBE, under a packet id that no message has.
+
+        ThingsBoard says "session present" of sessions that it has forgotten: after each connect it
+        has to hear of all topics.
+        """
+        if not topics:
+            return
         packet_id = _SUBSCRIBE_IDS + 1
         while packet_id in self._awaited:
             packet_id += 1
@@ -1019,7 +816,13 @@ class _Link:
             data = self._unsent[0][self._first_sent :]
             if self._is_airlift:
                 data = data[:_SPI_SLICE_BYTES]
-            sent = self._send_some(data)
+            if self._is_wiznet:
+                self._socket.settimeout(2)  # 0 would mean: wait for ever
+            sent = self._call_socket(self._socket.send, data)
+            if self._is_wiznet:
+                self._socket.settimeout(0)
+            if sent is None:
+                sent = len(data)
             if sent <= 0:
                 return
             self._sent_at = ticks_ms()
@@ -1030,25 +833,18 @@ class _Link:
             if self._is_airlift:
                 return  # one slice a poll: each takes milliseconds
 
-    def _send_some(self, data):
-        """How many bytes the socket took; 0 or less: none."""
-        if not self._is_wiznet:
-            sent = self._call_socket(self._socket.send, data)
-        else:
-            self._socket.settimeout(2)  # 0 would mean: wait for ever
-            sent = self._call_socket(self._socket.send, data)
-            self._socket.settimeout(0)
-        return len(data) if sent is None else sent
-
-    def _call_socket(self, method, data):
+    def _call_socket(self, method, *data):
         """What *method* returns; -1 if it would have to wait, and if it fails.
 
         A failure is kept, and the poll ends the connection because of it.
         """
         try:
-            return method(data)
+            return method(*data)
         except OSError as error:
-            if not _is_busy(error):
+            # lwIP without a free buffer has taken nothing, as if it were full. CPython's TLS has
+            # exceptions of its own.
+            is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
+            if not (is_busy or "SSLWant" in type(error).__name__):
                 self._fault = self._line_error(error)
         except _ATTEMPT_ERRORS as error:
             self._fault = OSError(errno.ENOTCONN, str(error))
@@ -1068,6 +864,10 @@ class _Link:
         return OSError(errno.ENOTCONN, words)
 
     # --- _Link: receiving ----------------------------------------------------------------------
+    # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
+    # does not fit gets a buffer of its own for as long as it takes. Of one above max_message_bytes
+    # the beginning is dealt with as if it were whole, up to its acknowledgement, so that the server
+    # does not send it for ever; the rest goes by unread.
 
     def _is_readable(self, now):
         """Whether a read is worth its time.
@@ -1089,50 +889,87 @@ class _Link:
         """Take some packets, and read where the buffer has no whole one."""
         self._may_hold_more = True
         for _ in range(_WORK_PER_POLL):
-            if self._is_held():
-                return
+            is_stuck = len(self._unsent) > 2 * _MAX_UNSENT or not self._owner._link_has_room()
+            if is_stuck and self.state == _ONLINE:
+                return  # what comes has nowhere to go: TCP holds the server back meanwhile
             if self._take_packet():
                 continue
-            size = self._call_socket(self._socket.recv_into, self._packets.space())
-            if size == 0 and not self._is_airlift_alive():
-                raise self._line_error(None)
+            size = self._call_socket(self._socket.recv_into, self._buffer[self._filled :])
+            if size == 0:  # it has ended; an AirLift has to be asked
+                socket = getattr(self._socket, "_socket", self._socket)  # inside its TLS
+                if not (self._is_airlift and self._call_socket(socket._connected)):
+                    raise self._line_error(None)
             if size <= 0:
                 self._may_hold_more = False
                 return
-            self._packets.add(size)
+            self._filled += size
             self._heard_at = self._pinged_at = ticks_ms()
-
-    def _is_held(self):
-        """Whether what comes has nowhere to go: TCP holds the server back meanwhile."""
-        is_stuck = len(self._unsent) > 2 * _MAX_UNSENT
-        return self.state == _ONLINE and (is_stuck or not self._owner._link_has_room())
-
-    def _is_airlift_alive(self):
-        """0 bytes mean the end of a connection, but for an AirLift, which has to be asked."""
-        if not self._is_airlift:
-            return False
-        socket = getattr(self._socket, "_socket", self._socket)  # inside its TLS
-        try:
-            return socket._connected()
-        except _ATTEMPT_ERRORS as error:
-            self._fault = OSError(errno.ENOTCONN, str(error))
-            return True
 
     def _take_packet(self):
         """Deal with one packet; False if more of it has to come first."""
-        packets = self._packets
-        packets.discard()
+        if self._done:
+            self._discard()
+        head = self._buffer[0]
         try:
-            if not packets.take(self._owner.max_message_bytes):
+            start, end = self._find_body()
+            if not end or (end > self._filled and not self._is_cut_short(head, start, end)):
                 return False
-            self._handle(packets.head, packets.body())
+            self._done = end  # never twice, even if there is no memory for the rest
+            self._handle(head, self._buffer[start:end])
         except MemoryError:
-            self._stats["oversize"] += 1
-            self._owner._link_error(TBError("no room for a message: %d bytes" % packets.size()))
+            self._owner.stats["oversize"] += 1
+            self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
-            words = "is TLS wanted?" if packets.head == 0x15 else "unexpected"
-            raise TBError("protocol: packet 0x%02x: %s" % (packets.head, words)) from None
+            words = "is TLS wanted?" if head == 0x15 else "unexpected"
+            raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
         return True
+
+    def _discard(self):
+        """Move what follows the bytes that nobody needs to the start of the buffer."""
+        gone = min(self._done, self._filled)
+        left = self._filled - gone
+        self._buffer[:left] = self._buffer[gone : self._filled]
+        self._filled = left
+        self._done -= gone
+        if not left:
+            self._buffer = self._own_buffer
+
+    def _find_body(self):
+        """Where the first packet's body starts and ends, MQTT 3.1.1 section 2.2.3.
+
+        Its end is 0 as long as its length is not known.
+        """
+        start, size, byte = 1, 0, 128
+        while byte > 127:
+            if start >= self._filled:
+                return start, 0
+            if start > 4:
+                raise ValueError
+            byte = self._buffer[start]
+            size |= (byte & 127) << 7 * (start - 1)
+            start += 1
+        return start, start + size
+
+    def _is_cut_short(self, head, start, end):
+        """Whether a message that fills the buffer has to be dealt with as far as it came.
+
+        If not, more of it has to come: into this buffer, or into one of its own.
+        """
+        if self._filled < len(self._buffer):
+            return False
+        if head & 0xF0 != _PUBLISH:
+            raise ValueError
+        topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
+        payload = topic_end + (2 if head & _QOS_1 else 0)
+        if end - payload > self._owner.max_message_bytes:
+            return True
+        try:
+            buffer = memoryview(bytearray(end))
+            buffer[: self._filled] = self._buffer
+        except MemoryError:
+            return True
+        self._buffer = buffer
+        return False
 
     def _handle(self, head, body):
         kind = head & 0xF0
@@ -1157,7 +994,7 @@ class _Link:
         self._acked_at = self._moved_at = ticks_ms()
         self.error = None
         if not self._sends_early:
-            self._subscribe_again()
+            self._request(_SUBSCRIBE, list(self._topics))
         self._move(_ONLINE)
 
     def _on_publish(self, quality_of_service, body):
@@ -1168,7 +1005,7 @@ class _Link:
         topic = str(body[2:end], "utf-8")
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
-        if self._packets.is_cut_short():
+        if self._done > self._filled:
             raise MemoryError  # the rest goes by unread
         self._owner._link_message(topic, bytes(body[start:]))
 
@@ -1186,7 +1023,7 @@ class _Link:
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
             if code > 2:
-                self._stats["refused_subscriptions"] += 1
+                self._owner.stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("subscription refused: " + topic))
         self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
 
@@ -1200,50 +1037,18 @@ class _Link:
 # Readings that had to wait tell their own time and travel together.
 
 
-class _EpochClock:
-    """Turns a monotonic time into a ThingsBoard ``ts``, milliseconds since 1970.
-
-    Three clocks: `_now_ms` counts milliseconds from some start and is never set; `time.time()` is
-    set, at the start of the board or later, and has whole seconds only; their difference is kept.
-    An example: at 500 ms a reading is taken, at 60,500 ms the clock is set to 1,700,000,100 s. The
-    difference is 1,700,000,039,500 ms from then on, and the reading's ts 1,700,000,040,000.
-    """
-
-    def __init__(self):
-        self._difference_ms = 0  # 0: the clock was never set
-
-    def is_set(self):
-        """Whether times are known; looks at the clock.
-
-        The difference stays as it is unless the clock was set anew: with whole seconds only, it
-        would differ by up to a second each time, and readings must not move against each other.
-        """
-        now_s = time.time()
-        if now_s >= _CLOCK_SET_S:
-            difference_ms = int(now_s * 1000) - _now_ms()
-            if abs(difference_ms - self._difference_ms) > _CLOCK_STEP_MS:
-                self._difference_ms = difference_ms
-        return self._difference_ms > 0
-
-    def ts(self, monotonic_ms):
-        return self._difference_ms + monotonic_ms
-
-
 class _Message:
     """An entry of the outbox: kept until it is delivered or dropped."""
 
-    def __init__(self, message_id, topic, parts, flags=_QOS_1, captured_ms=0, is_timed=False):
-        self.id = message_id
+    id = 0  # given with each place in the queue
+
+    def __init__(self, topic, parts, flags=_QOS_1, is_timed=False):
         self.topic = topic
         self.parts = parts  # list of bytes: of telemetry its readings, else the payload alone
         self.flags = flags
-        self.captured_ms = captured_ms  # of telemetry: when its first reading was handed over
         self.is_timed = is_timed  # its readings have a time of their own
+        self.captured_ms = 0  # of telemetry: when its first reading was handed over
         self.packet_id = 0  # of the packet that it left in; readings may share one
-
-    def payload(self):
-        """What leaves if it leaves as it is."""
-        return self.parts[0] if len(self.parts) == 1 else _join(self.parts)
 
     def size(self):
         """Bytes of `payload`."""
@@ -1252,16 +1057,17 @@ class _Message:
             size += len(part)
         return size
 
-    def stamped(self, clock):
-        """Its readings, each with its time."""
-        if self.is_timed:
-            return self.parts
-        stamped = []
-        ts = clock.ts(self.captured_ms)
-        for part in self.parts:
-            stamped.append(_stamped(ts, part))
-            ts += 1  # of two values of a key at one time the server keeps the last
-        return stamped
+    def payload(self):
+        """What leaves if it leaves as it is."""
+        return self.parts[0] if len(self.parts) == 1 else _join(self.parts)
+
+    def extend(self, ts, text, limit):
+        """Add a reading, if it is of the same kind and there is room; whether it was added."""
+        room = limit - self.size() - _STAMP_BYTES * len(self.parts)
+        if (ts is not None) != self.is_timed or (self.parts and room <= _STAMP_BYTES + len(text)):
+            return False
+        self.parts.append(_stamped(ts, text) if self.is_timed else text)
+        return True
 
 
 def _join(texts):
@@ -1270,19 +1076,17 @@ def _join(texts):
 
 
 class _Outbox:
-    """The bounded queue. *limit*: a function that says how long a payload may be."""
+    """The bounded queue. *report*(message, reason) is called when an entry ends."""
 
-    def __init__(self, link, report, stats, limit, max_size, max_bytes):
+    def __init__(self, link, owner, max_size, max_bytes):
         self._link = link
-        self._report = report  # report(message, reason): it ended; reason None: delivered
-        self._stats = stats
-        self._limit = limit
+        self._owner = owner
         self._max_size = max_size
         self._max_bytes = max_bytes
-        self._clock = _EpochClock()
         self._gates = []
         self._last_id = 0
         self._last_captured_ms = 0
+        self._epoch_ms = 0  # see `_is_clock_set`
         self._entries = []
         self._in_flight = 0  # entries, at the front
         self._failures = 0  # losses with what is at the front; above 0 it travels alone
@@ -1299,31 +1103,40 @@ class _Outbox:
         self._last_id = self._last_id % _MAX_ID + 1
         return self._last_id
 
-    def capture_ms(self, count):
-        """When *count* readings were handed over: a time that no other reading has."""
-        captured_ms = max(_now_ms(), self._last_captured_ms + 1)
-        self._last_captured_ms = captured_ms + count - 1
-        return captured_ms
-
-    def add_gate(self, gate):
+    def register(self, gate):
         """Have *gate* asked before a message leaves, see `TBDeviceMqttClient.attach`."""
         self._gates.append(gate)
 
+    def limit(self):
+        """Bytes that a payload may have."""
+        return min(
+            self._owner.max_message_bytes,
+            self._max_bytes - _OVERHEAD_BYTES,
+            _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES,
+        )
+
     # --- _Outbox: what enters and what gives way -----------------------------------------------
 
-    def put(self, message, may_displace=True):
-        """Add *message*; if the queue is full others give way, or if they must not, it itself."""
-        _check_size(message.topic, message.size(), self._limit())
+    def put_telemetry(self, message):
+        """The same as `put`; its readings were handed over now, at times that no others have."""
+        message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
+        self._last_captured_ms = message.captured_ms + len(message.parts) - 1
+        self.put(message)
+
+    def put(self, message):
+        """Add *message*, under a new number. If the queue is full others give way.
+
+        What `on_drop` or a logger sends about that gives way itself: otherwise a full queue would
+        keep them busy for ever.
+        """
+        _check_size(message.topic, message.size(), self.limit())
+        message.id = self.new_id()
         message.flags &= ~_DUP  # a request or a reply may have been here before
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
-            self._drop(self._choose_victim() if may_displace else message, "queue full")
-
-    def put_again(self, message):
-        """Add a message that was delivered or lost before, under a new number."""
-        message.id = self.new_id()
-        self.put(message)
+            is_lost = self._owner._is_telling_drop
+            self._drop(message if is_lost else self._choose_victim(), "queue full")
 
     def _choose_victim(self):
         """The oldest telemetry; what waits before what is in flight. Without any, what waits."""
@@ -1333,10 +1146,14 @@ class _Outbox:
                 return message
         return waiting[0]
 
+    def _drop(self, message, reason):
+        self._owner.stats["dropped"] += 1
+        message.packet_id = 0  # as if it had never left
+        self.remove(message)
+        self._owner._message_ended(message, reason)
+
     def remove(self, message):
-        """Take *message* out, if it is still here; nobody is told."""
-        if message not in self._entries:
-            return
+        """Take *message* out; nobody is told."""
         place = self._entries.index(message)
         if place == 0:
             self._failures = 0
@@ -1345,98 +1162,101 @@ class _Outbox:
         self._entries.pop(place)
         self._bytes -= message.size() + _OVERHEAD_BYTES
 
-    def withdraw(self, message):
-        """Take *message* out unless it has left."""
-        if message in self._entries[self._in_flight :]:
-            self.remove(message)
-
-    def _drop(self, message, reason):
-        self._stats["dropped"] += 1
-        message.packet_id = 0  # as if it had never left
-        self.remove(message)
-        self._report(message, reason)
-
     # --- _Outbox: what leaves ------------------------------------------------------------------
 
-    def pump(self):
-        """Send as much as window, socket, gates and memory allow.
+    def is_waiting(self, message=None):
+        """Whether *message*, or without it any, has not left yet."""
+        waiting = len(self._entries) - self._in_flight
+        return waiting > 0 if message is None else message in self._entries[self._in_flight :]
 
-        :return: the `MemoryError` that ended it, or None. A later call tries the front alone,
-            which takes least
-        """
+    def flush(self):
+        """Send as much as window, socket, gates and memory allow."""
         window = 1 if self._failures else _WINDOW
         try:
             while self._in_flight < min(window, len(self._entries)) and self._link.can_send():
                 if not self._send_next():
                     break
-        except MemoryError as error:
+        except MemoryError as error:  # a later poll tries the front alone, which takes least
             self._failures = self._failures or 1
-            return error
-        return None
-
-    def is_done(self):
-        """Whether all was delivered or dropped, and has left."""
-        return not (self._entries or self._link.is_sending())
-
-    def has_waiting(self):
-        """Whether some message has not left yet."""
-        return self._in_flight < len(self._entries)
+            self._owner.last_error = error
 
     def _send_next(self):
         """Send the next message, or late readings as one packet; False if a gate is closed."""
         first = self._entries[self._in_flight]
-        batch = self._next_batch(first)
-        if not self._pass_gates(first.topic, batch):
+        batch, payload = self._next_batch(first)
+        if self._gates and not self._pass_gates(first.topic, batch):
             return False
-        payload = self._encode(first, batch)
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        self._stats["resent" if first.flags & _DUP else "sent"] += 1
+        self._owner.stats["resent" if first.flags & _DUP else "sent"] += 1
         for message in batch:
             message.packet_id = packet_id
             if message.flags & _QOS_1:
                 self._in_flight += 1
             else:
                 self.remove(message)
-                self._report(message, None)
+                self._owner._message_ended(message, None)
         return True
 
     def _next_batch(self, first):
-        """*first*, and if it is late as many late readings behind it as fit into one packet."""
-        batch = [first]
-        if self._failures or not self._is_late(first):
-            return batch
-        room = min(_BATCH_BYTES, self._limit()) - self._stamped_size(first)
-        for message in self._entries[self._in_flight + 1 :]:
-            room -= self._stamped_size(message)
+        """What travels in the next packet: a list of messages, and the payload.
+
+        If *first* is late, these are as many late readings as fit, each with its time.
+        """
+        if not self._is_late(first):
+            return [first], first.payload()
+        batch, readings, room = [], [], min(_BATCH_BYTES, self.limit())
+        for message in self._entries[self._in_flight :]:
+            room -= message.size() + len(message.parts) * _STAMP_BYTES
             is_alike = message.flags == first.flags and self._is_late(message)
-            if room <= 0 or not is_alike:
+            if batch and (room <= 0 or not is_alike):
                 break
             batch.append(message)
-        return batch
+            readings += self._stamp(message)
+            if self._failures:
+                break
+        return batch, _join(readings)
 
     def _is_late(self, message):
         """Whether it is telemetry that waited, and times are known."""
         waited_ms = _now_ms() - message.captured_ms if message.captured_ms else 0
-        return waited_ms >= _LATE_MS and self._clock.is_set()
+        return waited_ms >= _LATE_MS and self._is_clock_set()
 
-    @staticmethod
-    def _stamped_size(message):
-        return message.size() + len(message.parts) * _STAMP_BYTES
+    def _is_clock_set(self):
+        """Whether times are known, and if so what makes a monotonic time a ThingsBoard ``ts``.
 
-    def _encode(self, first, batch):
-        if not self._is_late(first):
-            return first.payload()
+        Three clocks: `_now_ms` counts milliseconds from some start and is never set; `time.time()`
+        is set, at the start of the board or later, and has whole seconds only; the difference of
+        both is kept. An example: at 500 ms a reading is taken, at 60,500 ms the clock is set to
+        1,700,000,100 s. The difference is 1,700,000,039,500 ms, the reading's ts 1,700,000,040,000.
+        The difference stays as it is unless the clock is set anew: it would change by up to a
+        second each time, and readings must not move against each other.
+        """
+        now_s = time.time()
+        if now_s >= _CLOCK_SET_S:
+            epoch_ms = int(now_s * 1000) - _now_ms()
+            if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
+                self._epoch_ms = epoch_ms
+        return self._epoch_ms > 0
+
+    def _stamp(self, message):
+        """Its readings, each with its time."""
+        if message.is_timed:
+            return message.parts
         readings = []
-        for message in batch:
-            readings += message.stamped(self._clock)
-        return _join(readings)
+        ts = self._epoch_ms + message.captured_ms
+        for part in message.parts:
+            readings.append(_stamped(ts, part))
+            ts += 1  # of two values of a key at one time the server keeps the last
+        return readings
 
     def _pass_gates(self, topic, batch):
-        """Ask every gate; once none objects, tell them that the messages leave."""
-        if not self._gates:
-            return True
-        points = sum(map(_count_points, batch))
+        """Ask every gate; if none objects, tell them that the messages leave."""
+        points = 0  # data points as ThingsBoard counts them: the keys of all readings
+        for message in batch:
+            for part in message.parts:
+                values = loads(part)
+                points += len(values["values"] if message.is_timed else values)
         for gate in self._gates:
             if not gate.may_send(topic, points):
                 return False
@@ -1450,138 +1270,53 @@ class _Outbox:
         """PUBACK: what left in that packet is delivered."""
         for message in self._entries[: self._in_flight]:
             if message.packet_id == packet_id:
-                self._stats["acknowledged"] += 1
+                self._owner.stats["acknowledged"] += 1
                 self.remove(message)
-                self._report(message, None)
+                self._owner._message_ended(message, None)
 
-    def lose(self, reason, was_cut):
-        """Nothing is in flight any more: all that was begins again.
+    def rewind(self, reason, was_cut):
+        """The connection is lost: nothing is in flight any more, and all that was begins again.
 
         :param reason: why a connection was lost; None if there was none, or if it was closed
         :param was_cut: a packet had left only in part
         """
         for message in self._entries[: self._in_flight]:
             message.flags |= _DUP
-        if self._is_mark(reason, was_cut):
+        # The first loss with anything in flight is a mark against the front: it travels alone from
+        # then on. A further one is a mark if the server went away and all of the front had gone
+        # out, or if there was no memory to send it, which is waited for until that is a timeout.
+        is_marked = self._in_flight > 0
+        if self._failures:
+            is_tried = is_marked or isinstance(reason, TBTimeoutError)
+            is_marked = is_tried and reason is not None and not was_cut
+        if is_marked:
             self._failures += 1
         self._in_flight = 0
         if self._failures >= _MAX_FAILURES:
             self._drop(self._entries[0], "lost connection %d times" % self._failures)
 
-    def _is_mark(self, reason, was_cut):
-        """Whether a loss counts against what is at the front.
-
-        The first with anything in flight does: the front travels alone from then on. A further one
-        does if all of the front went out, or if there was no memory to send it, which is waited
-        for until that is a timeout; and if it was the server that went away.
-        """
-        if not self._failures:
-            return self._in_flight > 0
-        is_tried = self._in_flight > 0 or isinstance(reason, TBTimeoutError)
-        return is_tried and reason is not None and not was_cut
-
-
-def _count_points(message):
-    """Data points as ThingsBoard counts them: the keys of all readings."""
-    points = 0
-    for part in message.parts:
-        values = loads(part)
-        points += len(values["values"] if message.is_timed else values)
-    return points
-
 
 # --- _Request: questions that wait -------------------------------------------------------------
-# A question goes out through the outbox; its answer comes to a topic with the same number. The
-# answer, the deadline or the loss of the connection ends it, whichever comes first. An answer that
-# comes later finds no request.
 
 
 class _Request:
     """A question that waits for its answer."""
 
-    def __init__(self, message, answers, callback, is_call, timeout_s):
-        self.id = message.id
+    def __init__(self, request_id, message, answers, callback, is_call, timeout):
+        self.id = request_id
         self.message = message
         self.answers = answers  # its answer's topic, without the number
         self.callback = callback  # or None
         self.is_call = is_call  # a client-side RPC: to do it twice may do harm
-        self.timeout_s = timeout_s
-        self._since = ticks_ms()
-
-    def is_expired(self):
-        return ticks_diff(ticks_ms(), self._since) >= self.timeout_s * 1000
-
-    def is_for_everything(self):
-        return not self.is_call and self.message.parts[0] == b"{}"
+        self.timeout = timeout  # seconds
+        self.since = ticks_ms()
 
     def arguments(self, result, error):
         """What its callback gets."""
         return (self.id, result, error) if self.is_call else (result, error)
 
-    def timeout_error(self):
-        return TBTimeoutError("no %s%d in %g s" % (self.answers, self.id, self.timeout_s))
-
-
-class _Requests:
-    """All questions that wait; *report*(request, error) is called when one ends unanswered."""
-
-    def __init__(self, outbox, report):
-        self._outbox = outbox
-        self._report = report
-        self._waiting = {}  # id -> _Request
-
-    def __len__(self):
-        return len(self._waiting)
-
-    def add(self, request):
-        self._waiting[request.id] = request
-
-    def check_room(self):
-        if len(self._waiting) >= _MAX_REQUESTS:
-            raise TBError("%d requests wait already" % _MAX_REQUESTS)
-
-    def find(self, answers, number):
-        """The request of an answer that came; None if nobody waits for it."""
-        request = self._waiting.get(int(number)) if number.isdigit() else None
-        return request if request and request.answers == answers else None
-
-    def values(self):
-        return self._waiting.values()
-
-    def end(self, request):
-        """It was answered."""
-        self._waiting.pop(request.id, None)
-
-    def expire(self):
-        """End one whose deadline is over."""
-        for request in self._waiting.values():
-            if request.is_expired():
-                self._fail(request, request.timeout_error())
-                return
-
-    def stop(self):
-        """End all: `disconnect` was called."""
-        for request in list(self._waiting.values()):
-            self._fail(request, TBError("disconnected before the answer"))
-
-    def lose(self, may_be_answered):
-        """The connection was lost.
-
-        Attributes are asked for again, which does no harm. A call that has left may have been made:
-        it ends, unless *may_be_answered*, when its answer may be among what came and waits.
-        """
-        for request in list(self._waiting.values()):
-            if request.message in self._outbox:
-                continue  # it leaves again with all that is there
-            if not request.is_call:
-                self._outbox.put_again(request.message)
-            elif not may_be_answered:
-                self._fail(request, TBError("disconnected before the answer"))
-
-    def _fail(self, request, error):
-        self._report(request, error)
-        self._waiting.pop(request.id, None)
-        self._outbox.withdraw(request.message)  # nobody wants to know any more
+    def is_for_everything(self):
+        return not self.is_call and self.message.parts[0] == b"{}"
 
 
 # --- _Reply: RPCs that were answered -----------------------------------------------------------
@@ -1594,18 +1329,10 @@ class _Reply:
     """An RPC that was executed, and its reply as soon as there is one."""
 
     def __init__(self, request_id, checksum):
-        self.request_id = request_id
+        self.id = request_id
         self.checksum = checksum  # of the request
         self.message = None
-        self.since_ms = _now_ms()
-
-    def is_delivered(self, outbox):
-        """Whether the server has acknowledged the reply: the same RPC will not come again."""
-        message = self.message
-        return message is not None and message.packet_id and message not in outbox
-
-    def is_waiting(self, outbox):
-        return self.message is not None and self.message in outbox
+        self.since = _now_ms()
 
 
 class _Replies:
@@ -1613,55 +1340,54 @@ class _Replies:
 
     def __init__(self, outbox):
         self._outbox = outbox
-        self._replies = []  # oldest first
+        self._entries = []  # oldest first
 
     def find(self, request_id, checksum):
         """The very same RPC, or None."""
-        for reply in self._replies:
-            if reply.request_id == request_id and reply.checksum == checksum:
+        self._forget_old()
+        for reply in self._entries:
+            if reply.id == request_id and reply.checksum == checksum:
                 return reply
         return None
 
     def add(self, request_id, checksum):
         self.forget_delivered(_RPC_MEMORY)
-        self._replies.append(_Reply(request_id, checksum))
+        self._entries.append(_Reply(request_id, checksum))
         # So many stay in any case, and as many more as replies may wait in the outbox.
-        del self._replies[: -_MAX_MESSAGES - len(self._outbox)]
+        del self._entries[: -_MAX_MESSAGES - len(self._outbox)]
 
     def note(self, request_id, message):
         """Remember what was replied."""
-        for reply in self._replies:
-            if reply.request_id == request_id:
+        for reply in self._entries:
+            if reply.id == request_id:
                 reply.message = message
 
-    def send_again(self, reply):
-        if reply.message and reply.message not in self._outbox:
-            self._outbox.put_again(reply.message)
-
-    def forget_old(self):
-        """Forget what came long ago. While the reply waits to be sent, no time passes."""
-        now_ms = _now_ms()
-        for reply in list(self._replies):
-            if reply.is_waiting(self._outbox):
-                reply.since_ms = now_ms
-            elif now_ms - reply.since_ms >= _RPC_MEMORY_MS:
-                self._replies.remove(reply)
-
     def forget_delivered(self, count):
-        """Forget the oldest delivered ones, as long as more than *count* are remembered."""
-        self.forget_old()
-        for reply in list(self._replies):
-            if len(self._replies) > count and reply.is_delivered(self._outbox):
-                self._replies.remove(reply)
+        """Forget the oldest replies that the server has, as long as there are more than *count*."""
+        self._forget_old()
+        for reply in list(self._entries):
+            if len(self._entries) > count and self._is_delivered(reply):
+                self._entries.remove(reply)
 
     def forget_at_connect(self):
-        """A new connection: no delivered one comes again, any other may, however long it took."""
-        now_ms = _now_ms()
-        for reply in list(self._replies):
-            if reply.is_delivered(self._outbox):
-                self._replies.remove(reply)
+        """What was delivered does not come again; the rest may, however long the outage was."""
+        for reply in list(self._entries):
+            if self._is_delivered(reply):
+                self._entries.remove(reply)
             else:
-                reply.since_ms = now_ms
+                reply.since = _now_ms()
+
+    def _is_delivered(self, reply):
+        message = reply.message
+        return message and message.packet_id and message not in self._outbox
+
+    def _forget_old(self):
+        """Forget what came long ago. While its reply waits to be sent, no time passes."""
+        for reply in list(self._entries):
+            if reply.message in self._outbox:
+                reply.since = _now_ms()
+            elif _now_ms() - reply.since >= _RPC_MEMORY_MS:
+                self._entries.remove(reply)
 
 
 # --- SharedAttributes: the mirror --------------------------------------------------------------
@@ -1681,16 +1407,13 @@ class SharedAttributes:  # noqa: PLW1641 - as a dict, it is no key
         return key in self._values or key in self._defaults
 
     def __iter__(self) -> Any:
-        return iter(self.keys())
+        return iter(self._merged())
 
     def __len__(self) -> int:
-        return len(self.keys())
+        return len(self._merged())
 
     def __eq__(self, other: Any) -> bool:
-        return dict(self.items()) == other
-
-    def __repr__(self) -> str:
-        return repr(dict(self.items()))
+        return self._merged() == other
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of *key*, or *default* as long as there is none."""
@@ -1701,18 +1424,19 @@ class SharedAttributes:  # noqa: PLW1641 - as a dict, it is no key
         self._defaults.setdefault(key, default)
         return self[key]
 
-    def keys(self) -> "list[str]":
-        keys = list(self._values)
-        for key in self._defaults:
-            if key not in self._values:
-                keys.append(key)
-        return keys
+    def keys(self) -> Any:
+        return self._merged().keys()
 
-    def values(self) -> "list[Any]":
-        return [self[key] for key in self.keys()]
+    def values(self) -> Any:
+        return self._merged().values()
 
-    def items(self) -> "list[tuple[str, Any]]":
-        return [(key, self[key]) for key in self.keys()]
+    def items(self) -> Any:
+        return self._merged().items()
+
+    def _merged(self):
+        merged = dict(self._defaults)
+        merged.update(self._values)
+        return merged
 
     def _update(self, changed, deleted):
         """What the server pushed or answered."""
@@ -1720,21 +1444,13 @@ class SharedAttributes:  # noqa: PLW1641 - as a dict, it is no key
         for key in deleted:
             self._values.pop(key, None)
 
-    def _differences(self, values):
-        """Those of *values* that differ from what is known."""
+    def _compare(self, values):
+        """Which of *values* differ from what is known, and which known keys are not among them."""
         changed: Any = {}
         for key in values:
             if self.get(key) != values[key]:
                 changed[key] = values[key]
-        return changed
-
-    def _missing_in(self, values):
-        """The keys that the server knew and that are not among *values*, all that it knows now."""
-        missing = []
-        for key in self._values:
-            if key not in values:
-                missing.append(key)
-        return missing
+        return changed, [key for key in self._values if key not in values]
 
 
 class _Watch:
@@ -1745,30 +1461,10 @@ class _Watch:
         self.key = key  # None: all
         self.callback = callback
 
-    def is_meant(self, keys):
-        return keys and (self.key is None or self.key in keys)
-
 
 # --- _MqttClient: what any server needs --------------------------------------------------------
 # An MQTT client whose only way to send is the outbox, and whose only way to call the program is
 # the list of events. connect() starts the link; it stays in charge until disconnect().
-
-
-def _new_stats():
-    return {
-        "connects": 0,  # attempts
-        "sent": 0,  # packets; several readings may travel in one
-        "resent": 0,
-        "acknowledged": 0,  # messages
-        "dropped": 0,
-        "left_out": 0,  # keys, with strict=False
-        "received": 0,
-        "unexpected": 0,  # received, and nobody could use it
-        "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
-        "handler_errors": 0,
-        "rpc_repeated": 0,  # the same RPC again, answered from memory
-        "refused_subscriptions": 0,
-    }
 
 
 class _MqttClient:
@@ -1812,16 +1508,33 @@ class _MqttClient:
     stats: "dict[str, int]"
     """Counters since the start; the names say what."""
 
+    # What the subclass adds.
+    _run_timers: Callable[..., Any]  # in each poll
+    _session_began: Callable[..., Any]  # CONNACK came
+    _session_ended: Callable[..., Any]  # the connection, or an attempt, is over
+    _on_message: Callable[..., Any]  # a message came; a LookupError: nobody waits for it
+    _is_needed: Callable[..., Any]  # whether a topic is subscribed to for its own purposes
+
     def __init__(self, settings, network, quality_of_service, queue_size, queue_bytes, logger):
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
         self.state = _STOPPED
         self.connected = False
-        self.user_data = None
-        self.idle = None
-        self.last_error = None
-        self.stats = _new_stats()
-        # Events.
+        self.user_data = self.idle = self.last_error = None
+        self.stats = {
+            "connects": 0,  # attempts
+            "sent": 0,  # packets; several readings may travel in one
+            "resent": 0,
+            "acknowledged": 0,  # messages
+            "dropped": 0,
+            "left_out": 0,  # keys, with strict=False
+            "received": 0,
+            "unexpected": 0,  # received, and nobody could use it
+            "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
+            "handler_errors": 0,
+            "rpc_repeated": 0,  # the same RPC again, answered from memory
+            "refused_subscriptions": 0,
+        }
         self._events = []  # (handler, its arguments) in the order they came; None: a message
         self._max_events = _MAX_EVENTS + queue_size
         self._inbox_count = 0  # messages among the events
@@ -1831,18 +1544,9 @@ class _MqttClient:
         self._pollers = []  # of companions
         self._keepers = []
         self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
-        # What is sent.
         self._quality_of_service = quality_of_service
-        self._queue_bytes = queue_bytes
-        self._link: Any = _Link(self, settings, network, self.stats)
-        self._outbox = _Outbox(
-            self._link,
-            self._message_ended,
-            self.stats,
-            self._message_limit,
-            queue_size,
-            queue_bytes,
-        )
+        self._link: Any = _Link(self, settings, *network)
+        self._outbox = _Outbox(self._link, self, queue_size, queue_bytes)
 
     # --- _MqttClient: connect and poll ---------------------------------------------------------
 
@@ -1910,8 +1614,8 @@ class _MqttClient:
                 self._call(poller, ())
         except MemoryError as error:  # the next poll goes on where this one stopped
             self.last_error = error
-        if self._outbox.has_waiting():
-            self._pump()
+        if self._outbox.is_waiting():
+            self._outbox.flush()
         return handled
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
@@ -1933,7 +1637,7 @@ class _MqttClient:
         :return: True if nothing is queued any more. False after *timeout*, or if stopped
         """
         for _ in self._polls(timeout):
-            is_done = self._outbox.is_done()
+            is_done = not (self._outbox or self._link.is_sending())
             if is_done or self.state == _STOPPED:
                 return is_done
         return False
@@ -1953,28 +1657,6 @@ class _MqttClient:
                 self.idle()
             time.sleep(0.001)
 
-    # --- _MqttClient: what a server's own client adds ------------------------------------------
-
-    def _run_timers(self):
-        """Called in each poll."""
-
-    def _session_began(self):
-        """CONNACK came."""
-
-    def _session_ended(self, was_connected):
-        """The connection, or an attempt, is over."""
-
-    def _on_message(self, topic, payload, callbacks):
-        """A message came; *callbacks* of the program have got it.
-
-        :raises LookupError: nobody waits for it
-        """
-        raise LookupError("unexpected")
-
-    def _is_needed(self, topic_filter):
-        """Whether the topic is subscribed to for some other reason than `subscribe`."""
-        return False
-
     # --- _MqttClient: what the link reports ----------------------------------------------------
 
     def _link_moved(self, state, reason, was_cut):
@@ -1987,7 +1669,7 @@ class _MqttClient:
             self._session_began()
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
-            self._outbox.lose(reason if was_connected else None, was_cut)
+            self._outbox.rewind(reason if was_connected else None, was_cut)
             self._session_ended(was_connected)
             if was_connected:
                 self._tell(self.on_disconnect, 1 if reason else 0)
@@ -2080,34 +1762,22 @@ class _MqttClient:
             return self._quality_of_service
         return _check_number("quality_of_service", quality_of_service, 0, 1, int)
 
-    def _new_message(self, topic, payload, flags=_QOS_1):
-        return _Message(self._outbox.new_id(), topic, [payload], flags)
-
-    def _message_limit(self):
-        """Bytes that a payload may have."""
-        return min(
-            self.max_message_bytes,
-            self._queue_bytes - _OVERHEAD_BYTES,
-            _MAX_PACKET_BYTES - 2 * _OVERHEAD_BYTES,
-        )
-
     def _send(self, message):
         """Queue a message and send what can be sent; its id, which `on_publish` tells.
 
         From inside a handler `check_for_msg` sends it a moment later: a board's pystack is too
         small for all these calls on top of those that led there.
         """
+        if message.captured_ms is None:
+            self._outbox.put_telemetry(message)
+        else:
+            self._outbox.put(message)
         for keeper in self._keepers:
-            keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
-        self._outbox.put(message, may_displace=not self._is_telling_drop)
+            if message in self._outbox:
+                keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
         if not self._is_delivering:
-            self._pump()
+            self._outbox.flush()
         return message.id
-
-    def _pump(self):
-        error = self._outbox.pump()
-        if error:
-            self.last_error = error
 
     def _message_ended(self, message, reason):
         """What the outbox reports: delivered, or with a *reason* dropped."""
@@ -2155,7 +1825,7 @@ class _MqttClient:
         if hasattr(companion, "poll"):
             self._pollers.append(companion.poll)
         if hasattr(companion, "may_send"):
-            self._outbox.add_gate(companion)
+            self._outbox.register(companion)
         if hasattr(companion, "keep"):
             kept = companion.kept()
             self._keepers.append(companion)
@@ -2182,7 +1852,7 @@ class _MqttClient:
         flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
         _check_name("topic", topic, "+#")
         _text(topic)  # half of a surrogate pair: an error now, not in a poll
-        return self._send(self._new_message(topic, _check_payload(payload), flags))
+        return self._send(_Message(topic, [_check_payload(payload)], flags))
 
     def subscribe(
         self, topic: str, callback: Any, quality_of_service: Optional[int] = None
@@ -2324,13 +1994,16 @@ class TBDeviceMqttClient(_MqttClient):
             "username": access_token or username,
             "password": password or "",  # MiniMQTT can't do without
         }
-        network = _Network(network_adapter, radio, socket_pool, tls)
+        context = None
+        if socket_pool is None:
+            socket_pool, context, radio = _network(network_adapter, radio)
+        network = (socket_pool, _tls_context(tls, context), radio)
         super().__init__(settings, network, quality_of_service, queue_size, queue_bytes, logger)
         if not access_token:
             self._link.credential = "username" if username else "tls" if tls else "client_id"
         self._strict = strict
         self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
-        self._requests = _Requests(self._outbox, self._request_failed)
+        self._requests = {}  # id -> _Request
         self._watches: Any = []  # attribute subscriptions
         self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
         self._rpc_methods = {}  # name -> function; None -> the handler of all others
@@ -2367,7 +2040,7 @@ class TBDeviceMqttClient(_MqttClient):
     def _run_timers(self):
         # Behind the answers: after a long pause, or a long handler, they have come in time.
         if self._requests and not self._inbox_count:
-            self._requests.expire()
+            self._expire_request()
 
     def _session_began(self):
         if not self._inbox_count:  # else what waits may be an RPC that came again
@@ -2376,9 +2049,10 @@ class TBDeviceMqttClient(_MqttClient):
 
     def _session_ended(self, was_connected):
         if self.state == _STOPPED:
-            self._requests.stop()
+            for request in list(self._requests.values()):
+                self._fail(request, TBError("disconnected before the answer"))
         else:
-            self._requests.lose(self._inbox_count > 0)
+            self._ask_again()
         if was_connected:
             self._replies.forget_delivered(_RPC_MEMORY)
 
@@ -2407,48 +2081,75 @@ class TBDeviceMqttClient(_MqttClient):
 
     # --- client: requests ----------------------------------------------------------------------
 
+    # A question goes out through the outbox; its answer comes to a topic with the same number. The
+    # answer, the deadline or the loss of the connection ends it, whichever comes first. An answer
+    # that comes later finds no request.
+
     def _ask(self, place, body, callback, timeout):
         """Queue a question to the topic at *place*; its answers come to the next one's."""
         if callback is not None:
             _check_callback(callback)
-        self._requests.check_room()
+        if len(self._requests) >= _MAX_REQUESTS:
+            raise TBError("%d requests wait already" % _MAX_REQUESTS)
         if timeout is None:
             timeout = self.request_timeout
         _check_number("timeout", timeout, 0, 86400)
         self._listen(place + 1)
-        message = self._new_message("", _json(body))
-        message.topic = self._topics[place] + str(message.id)
+        number = self._outbox.new_id()
+        message = _Message(self._topics[place] + str(number), [_json(body)])
         answers = self._topics[place + 1]
-        request = _Request(message, answers, callback, place == _RPC_REQUEST, timeout)
+        request = _Request(number, message, answers, callback, place == _RPC_REQUEST, timeout)
         self._send(message)
-        self._requests.add(request)
-        return request.id
+        self._requests[number] = request
+        return number
 
-    def _answered(self, place, number, payload):
-        """The request that *payload* answers, and what it says."""
-        request = self._requests.find(self._topics[place], number)
-        if request is None:
+    def _answered(self, place, number):
+        """The request of an answer that came.
+
+        :raises LookupError: nobody waits for it
+        """
+        request = self._requests.get(int(number)) if number.isdigit() else None
+        if request is None or request.answers != self._topics[place]:
             raise LookupError("unexpected")
-        return request, loads(payload)
+        return request
 
     def _finish(self, request, result):
-        self._requests.end(request)
+        self._requests.pop(request.id, None)
         if request.callback is not None:
             self._call(request.callback, request.arguments(result, None))
 
-    def _request_failed(self, request, error):
+    def _expire_request(self):
+        """End one whose deadline is over."""
+        for request in self._requests.values():
+            if ticks_diff(ticks_ms(), request.since) >= request.timeout * 1000:
+                words = "no %s%d in %g s" % (request.answers, request.id, request.timeout)
+                self._fail(request, TBTimeoutError(words))
+                return
+
+    def _ask_again(self):
+        """The connection was lost.
+
+        Attributes are asked for again, which does no harm. A call that has left may have been made:
+        it ends, unless its answer may be among what came and waits.
+        """
+        for request in list(self._requests.values()):
+            if request.message in self._outbox:
+                continue  # it leaves again with all that is there
+            if not request.is_call:
+                self._outbox.put(request.message)
+            elif not self._inbox_count:
+                self._fail(request, TBError("disconnected before the answer"))
+
+    def _fail(self, request, error):
+        """End a request without an answer."""
         callback = request.callback
         if callback is None and request.is_for_everything():
             callback = self._read_shared
         if callback:
             self._events.append((callback, request.arguments(None, error)))
-
-    def _leave_out(self, error):
-        """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
-        if self._strict:
-            raise error
-        self.stats["left_out"] += 1
-        self._log("left out: %s", error)
+        self._requests.pop(request.id, None)
+        if self._outbox.is_waiting(request.message):
+            self._outbox.remove(request.message)  # nobody wants to know any more
 
     # --- client: telemetry ---------------------------------------------------------------------
 
@@ -2468,20 +2169,26 @@ class TBDeviceMqttClient(_MqttClient):
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         flags = self._qos(quality_of_service) << 1
-        outbox = self._outbox
         message_id = None
-        for readings in _readings(data, self._message_limit(), self._leave_out):
-            captured_ms = outbox.capture_ms(len(readings.texts))
-            message = _Message(
-                outbox.new_id(),
-                self._topics[_TELEMETRY],
-                readings.texts,
-                flags,
-                captured_ms,
-                readings.is_timed,
-            )
+        for message in self._encode(data, flags):
             message_id = self._send(message)
         return message_id
+
+    def _encode(self, data, flags):
+        """Messages of what `send_telemetry` takes; readings with and without a time apart."""
+        if not isinstance(data, (list, tuple)):
+            data = (data,)
+        if not data:
+            raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
+        messages = []
+        limit = self._outbox.limit()
+        for reading in data:
+            ts, values = _split_reading(reading)
+            for text in _objects(values, limit - _STAMP_BYTES, self._leave_out):
+                if not (messages and messages[-1].extend(ts, text, limit)):
+                    messages.append(_Message(self._topics[_TELEMETRY], [], flags, ts is not None))
+                    messages[-1].extend(ts, text, limit)
+        return messages
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
@@ -2496,8 +2203,8 @@ class TBDeviceMqttClient(_MqttClient):
         """
         flags = self._qos(quality_of_service) << 1
         message_id = None
-        for text in _objects(data, self._message_limit(), self._leave_out):
-            message_id = self._send(self._new_message(self._topics[_ATTRIBUTES], text, flags))
+        for text in _objects(data, self._outbox.limit(), self._leave_out):
+            message_id = self._send(_Message(self._topics[_ATTRIBUTES], [text], flags))
         return message_id
 
     def request_attributes(
@@ -2590,13 +2297,13 @@ class TBDeviceMqttClient(_MqttClient):
             self._tell(self._read_shared)
 
     def _on_attributes_response(self, number, payload):
-        request, result = self._answered(_ATTRIBUTES_RESPONSE, number, payload)
-        shared = self._shared
-        values = result.get("shared", {})
-        if shared is not None:
-            deleted = shared._missing_in(values) if request.is_for_everything() else []
-            self._attributes_changed(shared._differences(values), deleted)
-            shared._update(values, ())
+        request = self._answered(_ATTRIBUTES_RESPONSE, number)
+        result = loads(payload)
+        if self._shared is not None:
+            values = result.get("shared", {})
+            changed, missing = self._shared._compare(values)
+            self._shared._update(values, ())
+            self._attributes_changed(changed, missing if request.is_for_everything() else [])
         self._finish(request, result)
 
     def _on_attributes(self, rest, payload):
@@ -2624,7 +2331,7 @@ class TBDeviceMqttClient(_MqttClient):
         called = []  # each callback once
         for watch in list(self._watches):
             # A callback may unsubscribe another.
-            is_meant = watch.is_meant(keys) and watch in self._watches
+            is_meant = (watch.key is None or watch.key in keys) and watch in self._watches
             if is_meant and watch.callback not in called:
                 called.append(watch.callback)
                 self._call(watch.callback, (data, None))
@@ -2680,13 +2387,13 @@ class TBDeviceMqttClient(_MqttClient):
 
     def _is_rpc_repeated(self, request_id, checksum):
         """Whether this very RPC was executed before; its reply, if known, is sent again."""
-        self._replies.forget_old()
         reply = self._replies.find(request_id, checksum)
         if reply is None:
             self._replies.add(request_id, checksum)
             return False
         self.stats["rpc_repeated"] += 1
-        self._replies.send_again(reply)
+        if reply.message and reply.message not in self._outbox:
+            self._outbox.put(reply.message)
         return True
 
     def _execute_rpc(self, request_id, request):
@@ -2709,7 +2416,7 @@ class TBDeviceMqttClient(_MqttClient):
         """
         request_id = int(request_id)
         payload = _json(_check_value("response", response, 1))
-        message = self._new_message(self._topics[_RPC_RESPONSE] + str(request_id), payload)
+        message = _Message(self._topics[_RPC_RESPONSE] + str(request_id), [payload])
         self._replies.note(request_id, message)
         return self._send(message)
 
@@ -2735,8 +2442,8 @@ class TBDeviceMqttClient(_MqttClient):
         return self._ask(_RPC_REQUEST, body, callback, timeout)
 
     def _on_rpc_response(self, number, payload):
-        request, result = self._answered(_RPC_RESPONSE, number, payload)
-        self._finish(request, result)
+        request = self._answered(_RPC_RESPONSE, number)
+        self._finish(request, loads(payload))
 
     # --- client: claim -------------------------------------------------------------------------
 
@@ -2759,7 +2466,7 @@ class TBDeviceMqttClient(_MqttClient):
             body["secretKey"] = secret_key
         if duration_ms is not None:
             body["durationMs"] = int(_check_number("duration_ms", duration_ms, 1, 1e12))
-        return self._send(self._new_message(_CLAIM, _json(body)))
+        return self._send(_Message(_CLAIM, [_json(body)]))
 
     claim = claim_device
 
