@@ -26,7 +26,7 @@ The rooms of this file, top to bottom; each uses only those above it, and only b
 * `_StandIn`: what MiniMQTT is given as its pool, its TLS context and its socket
 * `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
 * `_Message`, `_Outbox`: the bounded queue, what is in flight, batches, times of capture
-* `_Request`, `_Reply`, `SharedAttributes`: a question that waits, an RPC that was answered, the mirror
+* `_Request`, `_Reply`, `SharedAttributes`: questions that wait, RPCs that were answered, the mirror
 * `_MqttClient`: connecting, polling, events, plain MQTT; it has never heard of a socket
 * `TBDeviceMqttClient`: what ThingsBoard adds, its topics and JSON
 
@@ -94,10 +94,10 @@ _CLAIM = const("v1/devices/me/claim")
 # What ThingsBoard may send: the place of its topic, the method that takes it. The longest first,
 # since the topic of attributes is the beginning of the one of their responses.
 _INBOUND = (
-    (_ATTRIBUTES_RESPONSE, "_on_attributes_response"),
+    (_ATTRIBUTES_RESPONSE, "_on_answer"),
     (_ATTRIBUTES, "_on_attributes"),
     (_RPC_REQUEST, "_on_rpc_request"),
-    (_RPC_RESPONSE, "_on_rpc_response"),
+    (_RPC_RESPONSE, "_on_answer"),
 )
 
 # --- words: MQTT control packets ---------------------------------------------------------------
@@ -1042,12 +1042,14 @@ class _Message:
 
     id = 0  # given with each place in the queue
 
-    def __init__(self, topic, parts, flags=_QOS_1, is_timed=False):
+    def __init__(self, topic, parts, flags=_QOS_1, is_telemetry=False, is_timed=False):
         self.topic = topic
         self.parts = parts  # list of bytes: of telemetry its readings, else the payload alone
         self.flags = flags
+        self.is_telemetry = is_telemetry
         self.is_timed = is_timed  # its readings have a time of their own
-        self.captured_ms = 0  # of telemetry: when its first reading was handed over
+        self.is_queued = False
+        self.captured_ms = 0  # when its first reading was handed over
         self.packet_id = 0  # of the packet that it left in; readings may share one
 
     def size(self):
@@ -1063,8 +1065,8 @@ class _Message:
 
     def extend(self, ts, text, limit):
         """Add a reading, if it is of the same kind and there is room; whether it was added."""
-        room = limit - self.size() - _STAMP_BYTES * len(self.parts)
-        if (ts is not None) != self.is_timed or (self.parts and room <= _STAMP_BYTES + len(text)):
+        room = limit - self.size() - _STAMP_BYTES * (1 if self.is_timed else len(self.parts) + 1)
+        if (ts is not None) != self.is_timed or (self.parts and room <= len(text)):
             return False
         self.parts.append(_stamped(ts, text) if self.is_timed else text)
         return True
@@ -1078,12 +1080,12 @@ def _join(texts):
 class _Outbox:
     """The bounded queue. *report*(message, reason) is called when an entry ends."""
 
-    def __init__(self, link, owner, max_size, max_bytes):
+    def __init__(self, link, owner, max_size, max_bytes, gates):
         self._link = link
         self._owner = owner
         self._max_size = max_size
         self._max_bytes = max_bytes
-        self._gates = []
+        self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
         self._epoch_ms = 0  # see `_is_clock_set`
@@ -1095,17 +1097,10 @@ class _Outbox:
     def __len__(self):
         return len(self._entries)
 
-    def __contains__(self, message):
-        return message in self._entries
-
     def new_id(self):
         """The next number of a message, a request or a subscription."""
         self._last_id = self._last_id % _MAX_ID + 1
         return self._last_id
-
-    def register(self, gate):
-        """Have *gate* asked before a message leaves, see `TBDeviceMqttClient.attach`."""
-        self._gates.append(gate)
 
     def limit(self):
         """Bytes that a payload may have."""
@@ -1117,32 +1112,25 @@ class _Outbox:
 
     # --- _Outbox: what enters and what gives way -----------------------------------------------
 
-    def put_telemetry(self, message):
-        """The same as `put`; its readings were handed over now, at times that no others have."""
-        message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
-        self._last_captured_ms = message.captured_ms + len(message.parts) - 1
-        self.put(message)
-
-    def put(self, message):
-        """Add *message*, under a new number. If the queue is full others give way.
-
-        What `on_drop` or a logger sends about that gives way itself: otherwise a full queue would
-        keep them busy for ever.
-        """
+    def put(self, message, gives_way=False):
+        """Add *message*, under a new number. If the queue is full others give way, or it itself."""
         _check_size(message.topic, message.size(), self.limit())
         message.id = self.new_id()
         message.flags &= ~_DUP  # a request or a reply may have been here before
+        message.is_queued = True
+        if message.is_telemetry:  # a time that no other reading has
+            message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
+            self._last_captured_ms = message.captured_ms + len(message.parts) - 1
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
-            is_lost = self._owner._is_telling_drop
-            self._drop(message if is_lost else self._choose_victim(), "queue full")
+            self._drop(message if gives_way else self._choose_victim(), "queue full")
 
     def _choose_victim(self):
         """The oldest telemetry; what waits before what is in flight. Without any, what waits."""
         waiting = self._entries[self._in_flight :]
         for message in waiting + self._entries[: self._in_flight]:
-            if message.captured_ms:
+            if message.is_telemetry:
                 return message
         return waiting[0]
 
@@ -1160,6 +1148,7 @@ class _Outbox:
         if place < self._in_flight:
             self._in_flight -= 1
         self._entries.pop(place)
+        message.is_queued = False
         self._bytes -= message.size() + _OVERHEAD_BYTES
 
     # --- _Outbox: what leaves ------------------------------------------------------------------
@@ -1212,15 +1201,19 @@ class _Outbox:
             if batch and (room <= 0 or not is_alike):
                 break
             batch.append(message)
-            readings += self._stamp(message)
+            ts = self._epoch_ms + message.captured_ms
+            for part in message.parts:
+                readings.append(part if message.is_timed else _stamped(ts, part))
+                ts += 1  # of two values of a key at one time the server keeps the last
             if self._failures:
                 break
         return batch, _join(readings)
 
     def _is_late(self, message):
         """Whether it is telemetry that waited, and times are known."""
-        waited_ms = _now_ms() - message.captured_ms if message.captured_ms else 0
-        return waited_ms >= _LATE_MS and self._is_clock_set()
+        if not message.is_telemetry or _now_ms() - message.captured_ms < _LATE_MS:
+            return False
+        return self._is_clock_set()
 
     def _is_clock_set(self):
         """Whether times are known, and if so what makes a monotonic time a ThingsBoard ``ts``.
@@ -1238,17 +1231,6 @@ class _Outbox:
             if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
                 self._epoch_ms = epoch_ms
         return self._epoch_ms > 0
-
-    def _stamp(self, message):
-        """Its readings, each with its time."""
-        if message.is_timed:
-            return message.parts
-        readings = []
-        ts = self._epoch_ms + message.captured_ms
-        for part in message.parts:
-            readings.append(_stamped(ts, part))
-            ts += 1  # of two values of a key at one time the server keeps the last
-        return readings
 
     def _pass_gates(self, topic, batch):
         """Ask every gate; if none objects, tell them that the messages leave."""
@@ -1302,21 +1284,14 @@ class _Outbox:
 class _Request:
     """A question that waits for its answer."""
 
-    def __init__(self, request_id, message, answers, callback, is_call, timeout):
-        self.id = request_id
+    def __init__(self, message, callback, leading, is_call, is_for_all, timeout):
         self.message = message
-        self.answers = answers  # its answer's topic, without the number
         self.callback = callback  # or None
+        self.leading = leading  # what the callback gets before result and exception
         self.is_call = is_call  # a client-side RPC: to do it twice may do harm
+        self.is_for_all = is_for_all  # attributes
         self.timeout = timeout  # seconds
         self.since = ticks_ms()
-
-    def arguments(self, result, error):
-        """What its callback gets."""
-        return (self.id, result, error) if self.is_call else (result, error)
-
-    def is_for_everything(self):
-        return not self.is_call and self.message.parts[0] == b"{}"
 
 
 # --- _Reply: RPCs that were answered -----------------------------------------------------------
@@ -1334,66 +1309,16 @@ class _Reply:
         self.message = None
         self.since = _now_ms()
 
-
-class _Replies:
-    """The memory of `_Reply`."""
-
-    def __init__(self, outbox):
-        self._outbox = outbox
-        self._entries = []  # oldest first
-
-    def find(self, request_id, checksum):
-        """The very same RPC, or None."""
-        self._forget_old()
-        for reply in self._entries:
-            if reply.id == request_id and reply.checksum == checksum:
-                return reply
-        return None
-
-    def add(self, request_id, checksum):
-        self.forget_delivered(_RPC_MEMORY)
-        self._entries.append(_Reply(request_id, checksum))
-        # So many stay in any case, and as many more as replies may wait in the outbox.
-        del self._entries[: -_MAX_MESSAGES - len(self._outbox)]
-
-    def note(self, request_id, message):
-        """Remember what was replied."""
-        for reply in self._entries:
-            if reply.id == request_id:
-                reply.message = message
-
-    def forget_delivered(self, count):
-        """Forget the oldest replies that the server has, as long as there are more than *count*."""
-        self._forget_old()
-        for reply in list(self._entries):
-            if len(self._entries) > count and self._is_delivered(reply):
-                self._entries.remove(reply)
-
-    def forget_at_connect(self):
-        """What was delivered does not come again; the rest may, however long the outage was."""
-        for reply in list(self._entries):
-            if self._is_delivered(reply):
-                self._entries.remove(reply)
-            else:
-                reply.since = _now_ms()
-
-    def _is_delivered(self, reply):
-        message = reply.message
-        return message and message.packet_id and message not in self._outbox
-
-    def _forget_old(self):
-        """Forget what came long ago. While its reply waits to be sent, no time passes."""
-        for reply in list(self._entries):
-            if reply.message in self._outbox:
-                reply.since = _now_ms()
-            elif _now_ms() - reply.since >= _RPC_MEMORY_MS:
-                self._entries.remove(reply)
+    def is_delivered(self):
+        """Whether the server has the reply: the same RPC does not come again."""
+        message = self.message
+        return message and message.packet_id and not message.is_queued
 
 
 # --- SharedAttributes: the mirror --------------------------------------------------------------
 
 
-class SharedAttributes:  # noqa: PLW1641 - as a dict, it is no key
+class SharedAttributes:
     """The last known shared attributes of the device, to be read like a dict."""
 
     def __init__(self) -> None:
@@ -1411,9 +1336,6 @@ class SharedAttributes:  # noqa: PLW1641 - as a dict, it is no key
 
     def __len__(self) -> int:
         return len(self._merged())
-
-    def __eq__(self, other: Any) -> bool:
-        return self._merged() == other
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of *key*, or *default* as long as there is none."""
@@ -1543,10 +1465,11 @@ class _MqttClient:
         self._logger = logger and logger.warning
         self._pollers = []  # of companions
         self._keepers = []
+        self._gates = []
         self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
         self._quality_of_service = quality_of_service
         self._link: Any = _Link(self, settings, *network)
-        self._outbox = _Outbox(self._link, self, queue_size, queue_bytes)
+        self._outbox = _Outbox(self._link, self, queue_size, queue_bytes, self._gates)
 
     # --- _MqttClient: connect and poll ---------------------------------------------------------
 
@@ -1768,12 +1691,9 @@ class _MqttClient:
         From inside a handler `check_for_msg` sends it a moment later: a board's pystack is too
         small for all these calls on top of those that led there.
         """
-        if message.captured_ms is None:
-            self._outbox.put_telemetry(message)
-        else:
-            self._outbox.put(message)
+        self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
-            if message in self._outbox:
+            if message.is_queued:
                 keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
         if not self._is_delivering:
             self._outbox.flush()
@@ -1793,8 +1713,8 @@ class _MqttClient:
     def _tell_drop(self, message, reason):
         """Call `on_drop` and the logger.
 
-        What they send finds room or is dropped at once, counted and not told: otherwise a full
-        queue would keep the two busy for ever.
+        What they send finds room or gives way itself, counted and not told: otherwise a full queue
+        would keep the two busy for ever.
         """
         self._is_telling_drop = True
         try:
@@ -1825,7 +1745,7 @@ class _MqttClient:
         if hasattr(companion, "poll"):
             self._pollers.append(companion.poll)
         if hasattr(companion, "may_send"):
-            self._outbox.register(companion)
+            self._gates.append(companion)
         if hasattr(companion, "keep"):
             kept = companion.kept()
             self._keepers.append(companion)
@@ -1880,16 +1800,11 @@ class _MqttClient:
 
     def _unlisten(self, topic_filter):
         """Unsubscribe, if nobody listens any more."""
-        if not (self._is_filter(topic_filter) or self._is_needed(topic_filter)):
-            self._link.unsubscribe(topic_filter)
-
-    def _is_filter(self, topic_filter):
-        """Whether the program subscribed to it."""
         try:
             self._filters[topic_filter]
-            return True
         except (KeyError, TypeError):
-            return False
+            if not self._is_needed(topic_filter):
+                self._link.unsubscribe(topic_filter)
 
     def will_set(
         self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
@@ -1906,24 +1821,6 @@ class _MqttClient:
 # --- TBDeviceMqttClient: ThingsBoard's topics and JSON -----------------------------------------
 
 _NO_REPLY = const("no reply")  # of an RPC handler that replies itself
-
-
-def _check_credentials(access_token, username, password, client_id):
-    _check_text("access_token", access_token)
-    _check_text("username", username)
-    _check_text("password", password)
-    _check_text("client_id", client_id)
-    if (username and access_token) or (password and not username):
-        raise ValueError("either access_token or username")
-
-
-def _default_client_id():
-    """One that is unique to the board; None: MiniMQTT has one for computers."""
-    if sys.implementation.name != "circuitpython":
-        return None
-    from microcontroller import cpu
-
-    return "tb-%x" % int.from_bytes(cpu.uid, "big")
 
 
 class TBDeviceMqttClient(_MqttClient):
@@ -1979,17 +1876,27 @@ class TBDeviceMqttClient(_MqttClient):
     ) -> None:
         port = (8883 if tls else 1883) if port is None else port
         port = int(port) if str(port).isdigit() else port
-        _check_credentials(access_token, username, password, client_id)
+        _check_text("access_token", access_token)
+        _check_text("username", username)
+        _check_text("password", password)
+        _check_text("client_id", client_id)
+        if (username and access_token) or (password and not username):
+            raise ValueError("either access_token or username")
         _check_name("host", host, "/")
         _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
         _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         if quality_of_service is None:
             quality_of_service = 1
         _check_number("quality_of_service", quality_of_service, 0, 1, int)
+        if not client_id and sys.implementation.name == "circuitpython":
+            from microcontroller import cpu
+
+            # Elsewhere MiniMQTT has a good one.
+            client_id = "tb-%x" % int.from_bytes(cpu.uid, "big")
         settings = {
             "broker": host,
             "port": _check_number("port", port, 1, 65535, int),
-            "client_id": client_id or _default_client_id(),
+            "client_id": client_id,
             "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
             "username": access_token or username,
             "password": password or "",  # MiniMQTT can't do without
@@ -2003,11 +1910,11 @@ class TBDeviceMqttClient(_MqttClient):
             self._link.credential = "username" if username else "tls" if tls else "client_id"
         self._strict = strict
         self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
-        self._requests = {}  # id -> _Request
+        self._requests = {}  # topic of the answer -> _Request
         self._watches: Any = []  # attribute subscriptions
         self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
         self._rpc_methods = {}  # name -> function; None -> the handler of all others
-        self._replies = _Replies(self._outbox)
+        self._replies = []  # _Reply, oldest first
 
     @classmethod
     def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
@@ -2044,17 +1951,17 @@ class TBDeviceMqttClient(_MqttClient):
 
     def _session_began(self):
         if not self._inbox_count:  # else what waits may be an RPC that came again
-            self._replies.forget_at_connect()
+            self._renew_replies()
         self._tell(self._read_shared)
 
     def _session_ended(self, was_connected):
         if self.state == _STOPPED:
-            for request in list(self._requests.values()):
-                self._fail(request, TBError("disconnected before the answer"))
+            for topic in list(self._requests):
+                self._fail(topic, TBError("disconnected before the answer"))
         else:
             self._ask_again()
         if was_connected:
-            self._replies.forget_delivered(_RPC_MEMORY)
+            self._forget_delivered_replies()
 
     def _on_message(self, topic, payload, callbacks):
         for place, method in _INBOUND:
@@ -2062,7 +1969,7 @@ class TBDeviceMqttClient(_MqttClient):
             if topic.startswith(prefix):
                 # Who subscribes to RPC requests himself answers himself.
                 if place != _RPC_REQUEST or self._rpc_methods or not callbacks:
-                    getattr(self, method)(topic[len(prefix) :], payload)
+                    getattr(self, method)(topic, payload)
                 return
         raise LookupError("unexpected")
 
@@ -2097,33 +2004,32 @@ class TBDeviceMqttClient(_MqttClient):
         self._listen(place + 1)
         number = self._outbox.new_id()
         message = _Message(self._topics[place] + str(number), [_json(body)])
-        answers = self._topics[place + 1]
-        request = _Request(number, message, answers, callback, place == _RPC_REQUEST, timeout)
+        is_call = place == _RPC_REQUEST
+        leading = (number,) if is_call else ()
         self._send(message)
-        self._requests[number] = request
+        self._requests[self._topics[place + 1] + str(number)] = _Request(
+            message, callback, leading, is_call, not body, timeout
+        )
         return number
 
-    def _answered(self, place, number):
-        """The request of an answer that came.
-
-        :raises LookupError: nobody waits for it
-        """
-        request = self._requests.get(int(number)) if number.isdigit() else None
-        if request is None or request.answers != self._topics[place]:
-            raise LookupError("unexpected")
-        return request
-
-    def _finish(self, request, result):
-        self._requests.pop(request.id, None)
+    def _on_answer(self, topic, payload):
+        request = self._requests[topic]  # a KeyError: nobody waits for it
+        result = loads(payload)
+        if self._shared is not None and not request.is_call:
+            values = result.get("shared", {})
+            changed, missing = self._shared._compare(values)
+            self._shared._update(values, ())
+            self._attributes_changed(changed, missing if request.is_for_all else [])
+        self._requests.pop(topic, None)
         if request.callback is not None:
-            self._call(request.callback, request.arguments(result, None))
+            self._call(request.callback, request.leading + (result, None))
 
     def _expire_request(self):
         """End one whose deadline is over."""
-        for request in self._requests.values():
+        for topic in self._requests:
+            request = self._requests[topic]
             if ticks_diff(ticks_ms(), request.since) >= request.timeout * 1000:
-                words = "no %s%d in %g s" % (request.answers, request.id, request.timeout)
-                self._fail(request, TBTimeoutError(words))
+                self._fail(topic, TBTimeoutError("no %s in %g s" % (topic, request.timeout)))
                 return
 
     def _ask_again(self):
@@ -2132,22 +2038,24 @@ class TBDeviceMqttClient(_MqttClient):
         Attributes are asked for again, which does no harm. A call that has left may have been made:
         it ends, unless its answer may be among what came and waits.
         """
-        for request in list(self._requests.values()):
-            if request.message in self._outbox:
+        for topic in list(self._requests):
+            request = self._requests[topic]
+            if request.message.is_queued:
                 continue  # it leaves again with all that is there
             if not request.is_call:
                 self._outbox.put(request.message)
             elif not self._inbox_count:
-                self._fail(request, TBError("disconnected before the answer"))
+                self._fail(topic, TBError("disconnected before the answer"))
 
-    def _fail(self, request, error):
+    def _fail(self, topic, error):
         """End a request without an answer."""
+        request = self._requests[topic]
         callback = request.callback
-        if callback is None and request.is_for_everything():
+        if callback is None and request.is_for_all:
             callback = self._read_shared
         if callback:
-            self._events.append((callback, request.arguments(None, error)))
-        self._requests.pop(request.id, None)
+            self._events.append((callback, request.leading + (None, error)))
+        del self._requests[topic]
         if self._outbox.is_waiting(request.message):
             self._outbox.remove(request.message)  # nobody wants to know any more
 
@@ -2186,9 +2094,17 @@ class TBDeviceMqttClient(_MqttClient):
             ts, values = _split_reading(reading)
             for text in _objects(values, limit - _STAMP_BYTES, self._leave_out):
                 if not (messages and messages[-1].extend(ts, text, limit)):
-                    messages.append(_Message(self._topics[_TELEMETRY], [], flags, ts is not None))
+                    topic = self._topics[_TELEMETRY]
+                    messages.append(_Message(topic, [], flags, True, ts is not None))
                     messages[-1].extend(ts, text, limit)
         return messages
+
+    def _leave_out(self, error):
+        """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
+        if self._strict:
+            raise error
+        self.stats["left_out"] += 1
+        self._log("left out: %s", error)
 
     # --- client: attributes --------------------------------------------------------------------
     # Client attributes are ours and go to the server; shared attributes are the server's and come
@@ -2290,24 +2206,14 @@ class TBDeviceMqttClient(_MqttClient):
             return
         try:
             for request in self._requests.values():
-                if request.callback is None and request.is_for_everything():
+                if request.callback is None and request.is_for_all:
                     return  # asked already, and asked again until the answer comes
             self.request_attributes(timeout=_SHARED_TIMEOUT_S)
         except (MemoryError, TBError):  # too many requests wait
             self._tell(self._read_shared)
 
-    def _on_attributes_response(self, number, payload):
-        request = self._answered(_ATTRIBUTES_RESPONSE, number)
-        result = loads(payload)
-        if self._shared is not None:
-            values = result.get("shared", {})
-            changed, missing = self._shared._compare(values)
-            self._shared._update(values, ())
-            self._attributes_changed(changed, missing if request.is_for_everything() else [])
-        self._finish(request, result)
-
-    def _on_attributes(self, rest, payload):
-        if rest:
+    def _on_attributes(self, topic, payload):
+        if topic != self._topics[_ATTRIBUTES]:
             raise LookupError("unexpected")
         data = loads(payload)
         deleted = data.get("deleted")
@@ -2370,8 +2276,8 @@ class TBDeviceMqttClient(_MqttClient):
 
         return register
 
-    def _on_rpc_request(self, number, payload):
-        request_id = int(number)
+    def _on_rpc_request(self, topic, payload):
+        request_id = int(topic[len(self._topics[_RPC_REQUEST]) :])
         request = loads(payload)  # first: without memory for it, it has to come again
         _check_name("method", request.get("method"))
         if self._is_rpc_repeated(request_id, crc32(payload)):
@@ -2387,14 +2293,41 @@ class TBDeviceMqttClient(_MqttClient):
 
     def _is_rpc_repeated(self, request_id, checksum):
         """Whether this very RPC was executed before; its reply, if known, is sent again."""
-        reply = self._replies.find(request_id, checksum)
-        if reply is None:
-            self._replies.add(request_id, checksum)
-            return False
-        self.stats["rpc_repeated"] += 1
-        if reply.message and reply.message not in self._outbox:
-            self._outbox.put(reply.message)
-        return True
+        self._forget_old_replies()
+        for reply in self._replies:
+            if reply.id == request_id and reply.checksum == checksum:
+                self.stats["rpc_repeated"] += 1
+                if reply.message and not reply.message.is_queued:
+                    self._outbox.put(reply.message)
+                return True
+        self._forget_delivered_replies()
+        self._replies.append(_Reply(request_id, checksum))
+        # So many stay in any case, and as many more as replies may wait in the outbox.
+        del self._replies[: -_MAX_MESSAGES - len(self._outbox)]
+        return False
+
+    def _forget_old_replies(self):
+        """Forget what came long ago. While a reply waits to be sent, no time passes for it."""
+        for reply in list(self._replies):
+            if reply.message and reply.message.is_queued:
+                reply.since = _now_ms()
+            elif _now_ms() - reply.since >= _RPC_MEMORY_MS:
+                self._replies.remove(reply)
+
+    def _forget_delivered_replies(self):
+        """Forget the oldest replies that the server has; some stay."""
+        self._forget_old_replies()
+        for reply in list(self._replies):
+            if len(self._replies) > _RPC_MEMORY and reply.is_delivered():
+                self._replies.remove(reply)
+
+    def _renew_replies(self):
+        """A new connection: what was delivered does not come again, the rest may, however late."""
+        for reply in list(self._replies):
+            if reply.is_delivered():
+                self._replies.remove(reply)
+            else:
+                reply.since = _now_ms()
 
     def _execute_rpc(self, request_id, request):
         """What its method returned or raised; `_NO_REPLY` if the handler replies itself."""
@@ -2417,7 +2350,9 @@ class TBDeviceMqttClient(_MqttClient):
         request_id = int(request_id)
         payload = _json(_check_value("response", response, 1))
         message = _Message(self._topics[_RPC_RESPONSE] + str(request_id), [payload])
-        self._replies.note(request_id, message)
+        for reply in self._replies:
+            if reply.id == request_id:
+                reply.message = message
         return self._send(message)
 
     def send_rpc_call(
@@ -2440,10 +2375,6 @@ class TBDeviceMqttClient(_MqttClient):
         _check_name("method", method)
         body = {"method": method, "params": _check_value("params", params, 1)}
         return self._ask(_RPC_REQUEST, body, callback, timeout)
-
-    def _on_rpc_response(self, number, payload):
-        request = self._answered(_RPC_RESPONSE, number)
-        self._finish(request, loads(payload))
 
     # --- client: claim -------------------------------------------------------------------------
 

@@ -1065,7 +1065,7 @@ def test_shared_that_is_too_long_is_not_asked_for_all_the_time(offline, known, m
     clock = Clock(monkeypatch)
     known.push_attributes({"text": "x" * 5000})
     offline.max_message_bytes = 4000
-    assert offline.shared == {}
+    assert dict(offline.shared) == {}
     offline.connect()
     run_until(offline, lambda: offline.stats["oversize"] == 1)
     for _ in range(10):
@@ -1107,7 +1107,7 @@ def test_an_attribute_of_the_name_deleted_deletes_nothing(server, client, known,
     with server.lock:
         known._record.shared_attributes["deleted"] = value
     assert ask(client, None, None)[1] is None
-    assert shared == known.shared_attributes
+    assert dict(shared) == known.shared_attributes
 
 
 def test_shared_is_not_read_again_for_a_call_without_answer(server, client, known):

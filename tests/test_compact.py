@@ -146,10 +146,10 @@ def test_attribute_pushes_and_their_end(client, device):
 
 def test_shared_is_read_and_follows(client, device):
     device.push_attributes({"interval": 10})
-    assert client.shared == {}
-    run_until(client, lambda: client.shared == {"interval": 10})
+    assert dict(client.shared) == {}
+    run_until(client, lambda: dict(client.shared) == {"interval": 10})
     device.push_attributes({"interval": 11})
-    run_until(client, lambda: client.shared == {"interval": 11})
+    run_until(client, lambda: dict(client.shared) == {"interval": 11})
     assert sorted(device.subscriptions) == ["v2/a", "v2/a/res/+"]
 
 

@@ -709,8 +709,7 @@ def test_a_message_comes_once_although_there_is_no_memory_behind_it(world):
     world.go_online()
     world.settle()
     link = world.client._link
-    packets = link._packets
-    packets._buffer = packets._own_buffer = BufferThatCannotBeMoved(packets._own_buffer, 2)
+    link._buffer = link._own_buffer = BufferThatCannotBeMoved(link._own_buffer, 2)
     world.socket.feed(mqtt.publish("a/b", b"1", 1, 7) + mqtt.publish("a/b", b"2", 1, 8))
     for _ in range(2):
         world.poll()

@@ -494,12 +494,12 @@ def test_once_connected_no_socket_is_given_a_time_to_wait(server, device, pool_c
 def test_a_poller_is_not_asked_for_a_socket_that_is_closed(server, device, monkeypatch, has_memory):
     """Espressif's select() can't bear it."""
     asked, failures = [], [] if has_memory else [MemoryError()]
-    lose = _Outbox.lose
+    rewind = _Outbox.rewind
 
-    def lose_or_fail(self, reason, was_cut):
+    def rewind_or_fail(self, reason, was_cut):
         if reason and failures:
             raise failures.pop()
-        lose(self, reason, was_cut)
+        rewind(self, reason, was_cut)
 
     class NotingPoll:
         def __init__(self):
@@ -515,7 +515,7 @@ def test_a_poller_is_not_asked_for_a_socket_that_is_closed(server, device, monke
 
     real_poll = select.poll
     monkeypatch.setattr(select, "poll", NotingPoll)
-    monkeypatch.setattr(_Outbox, "lose", lose_or_fail)
+    monkeypatch.setattr(_Outbox, "rewind", rewind_or_fail)
     monkeypatch.setattr("tb_device_mqtt._ACK_TIMEOUT_MS", 50)
     with online_client(server, socket_pool=EspressifPool()) as client:
         server.faults.mute_puback = True
