@@ -241,17 +241,17 @@ def _check_value(key, value, depth):
     if depth > _MAX_DEPTH:
         raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
     if isinstance(value, dict):
-        members: Any = {}
-        for member in value:
-            _check_name("key", member)
-            members[member] = _check_value(key, value[member], depth + 1)
-        return members
-    if isinstance(value, (list, tuple)):
-        items = []
+        checked: Any = {}
         for item in value:
-            items.append(_check_value(key, item, depth + 1))
-        return items
-    raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
+            _check_name("key", item)
+            checked[item] = _check_value(key, value[item], depth + 1)
+    elif isinstance(value, (list, tuple)):
+        checked = []
+        for item in value:
+            checked.append(_check_value(key, item, depth + 1))
+    else:
+        raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
+    return checked
 
 
 def _objects(values, limit, left_out):
@@ -1434,7 +1434,7 @@ class _MqttClient:
     _run_timers: Callable[..., Any]  # in each poll
     _session_began: Callable[..., Any]  # CONNACK came
     _session_ended: Callable[..., Any]  # the connection, or an attempt, is over
-    _on_message: Callable[..., Any]  # a message came; a LookupError: nobody waits for it
+    _inbound_method: Callable[..., Any]  # what takes a message; a LookupError: nobody waits for it
     _is_needed: Callable[..., Any]  # whether a topic is subscribed to for its own purposes
 
     def __init__(self, settings, network, quality_of_service, queue_size, queue_bytes, logger):
@@ -1666,7 +1666,9 @@ class _MqttClient:
         for callback in callbacks:
             self._call(callback, (topic, payload))
         try:
-            self._on_message(topic, payload, callbacks)
+            handle = self._inbound_method(topic, callbacks)
+            if handle:
+                handle(topic, payload)
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             if not (callbacks and isinstance(error, LookupError)):
                 self.stats["unexpected"] += 1
@@ -1820,8 +1822,6 @@ class _MqttClient:
 
 # --- TBDeviceMqttClient: ThingsBoard's topics and JSON -----------------------------------------
 
-_NO_REPLY = const("no reply")  # of an RPC handler that replies itself
-
 
 class TBDeviceMqttClient(_MqttClient):
     """A device of a ThingsBoard server.
@@ -1963,14 +1963,18 @@ class TBDeviceMqttClient(_MqttClient):
         if was_connected:
             self._forget_delivered_replies()
 
-    def _on_message(self, topic, payload, callbacks):
+    def _inbound_method(self, topic, callbacks):
+        """The method that takes messages of a topic.
+
+        None if the program subscribed to RPC requests itself, and so answers itself.
+
+        :raises LookupError: ThingsBoard has no such topic
+        """
         for place, method in _INBOUND:
-            prefix = self._topics[place]
-            if topic.startswith(prefix):
-                # Who subscribes to RPC requests himself answers himself.
-                if place != _RPC_REQUEST or self._rpc_methods or not callbacks:
-                    getattr(self, method)(topic, payload)
-                return
+            if topic.startswith(self._topics[place]):
+                if place == _RPC_REQUEST and callbacks and not self._rpc_methods:
+                    return None
+                return getattr(self, method)
         raise LookupError("unexpected")
 
     def _listen(self, place):
@@ -2094,9 +2098,9 @@ class TBDeviceMqttClient(_MqttClient):
             ts, values = _split_reading(reading)
             for text in _objects(values, limit - _STAMP_BYTES, self._leave_out):
                 if not (messages and messages[-1].extend(ts, text, limit)):
-                    topic = self._topics[_TELEMETRY]
-                    messages.append(_Message(topic, [], flags, True, ts is not None))
-                    messages[-1].extend(ts, text, limit)
+                    message = _Message(self._topics[_TELEMETRY], [], flags, True, ts is not None)
+                    message.extend(ts, text, limit)
+                    messages.append(message)
         return messages
 
     def _leave_out(self, error):
@@ -2279,12 +2283,18 @@ class TBDeviceMqttClient(_MqttClient):
     def _on_rpc_request(self, topic, payload):
         request_id = int(topic[len(self._topics[_RPC_REQUEST]) :])
         request = loads(payload)  # first: without memory for it, it has to come again
-        _check_name("method", request.get("method"))
+        method = request.get("method")
+        _check_name("method", method)
         if self._is_rpc_repeated(request_id, crc32(payload)):
             return
-        result = self._execute_rpc(request_id, request)
-        if result is _NO_REPLY:
-            return
+        if method in self._rpc_methods:
+            result = self._call(self._rpc_methods[method], (request.get("params"),))
+        elif None in self._rpc_methods:
+            result = self._call(self._rpc_methods[None], (request_id, request))
+            if result is None:
+                return  # it sends its own reply
+        else:
+            result = LookupError("unknown method: %s" % method)
         if not isinstance(result, Exception):
             result = self._call(self.send_rpc_reply, (request_id, result))
         if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
@@ -2328,17 +2338,6 @@ class TBDeviceMqttClient(_MqttClient):
                 self._replies.remove(reply)
             else:
                 reply.since = _now_ms()
-
-    def _execute_rpc(self, request_id, request):
-        """What its method returned or raised; `_NO_REPLY` if the handler replies itself."""
-        methods = self._rpc_methods
-        method = request["method"]
-        if method in methods:
-            return self._call(methods[method], (request.get("params"),))
-        if None in methods:
-            result = self._call(methods[None], (request_id, request))
-            return _NO_REPLY if result is None else result
-        return LookupError("unknown method: %s" % method)
 
     def send_rpc_reply(self, request_id: Union[int, str], response: Any) -> int:
         """Answer a server-side RPC.
