@@ -4,6 +4,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,17 @@ def test_every_file_ends_with_one_newline(tracked):
     assert [
         n for n, text in texts.items() if not text.endswith("\n") or text.endswith("\n\n")
     ] == []
+
+
+def test_every_file_has_a_licence_that_a_machine_can_read():
+    """``reuse lint`` leaves out what git ignores, so it needs a checkout, but no history."""
+    if not find_tool("git") or not (ROOT / ".git").exists():
+        do_without("this is no git checkout")
+    command = [sys.executable, "-m", "reuse", "lint"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_copies_of_the_licence_are_the_same():
+    """GitHub and pip look for LICENSE, REUSE for LICENSES/MIT.txt."""
+    assert (ROOT / "LICENSES" / "MIT.txt").read_bytes() == (ROOT / "LICENSE").read_bytes()
