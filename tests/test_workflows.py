@@ -65,6 +65,13 @@ def test_an_action_has_the_same_commit_wherever_it_is_used():
     assert sorted(names) == sorted(set(names))
 
 
+def test_the_hooks_before_a_commit_are_pinned_by_their_commit_too():
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    revisions = re.findall(r"^ +rev: (.+)", text, re.MULTILINE)
+    assert revisions
+    assert all(re.fullmatch(r"[0-9a-f]{40} # frozen: v[\d.]+", each) for each in revisions)
+
+
 def test_dependabot_looks_after_actions_and_requirements():
     text = (ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8")
     found = {each["package-ecosystem"]: each for each in yaml.safe_load(text)["updates"]}
