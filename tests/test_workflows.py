@@ -77,6 +77,7 @@ def test_dependabot_looks_after_actions_and_requirements():
     found = {each["package-ecosystem"]: each for each in yaml.safe_load(text)["updates"]}
     assert set(found) == {"github-actions", "pip"}
     assert {each["directory"] for each in found.values()} == {"/"}
+    assert all(each["cooldown"]["default-days"] >= 7 for each in found.values())
 
 
 # --- what a job may --------------------------------------------------------------------------
