@@ -209,5 +209,6 @@ def test_the_logger_of_the_form_is_one():
     logger = names["Console"]
     client = TBDeviceMqttClient("127.0.0.1", access_token="A", strict=False, logger=logger)
     client.send_telemetry({"good": 1, "bad": float("nan")})
+    client.check_for_msg()
     assert len(said) == 1
     assert "bad" in said[0]
