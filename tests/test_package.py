@@ -31,6 +31,19 @@ REPO = re.search(r'^__repo__ = "(.+)\.git"$', SOURCE, re.MULTILINE).group(1)
 NAME = "thingsboard_circuitpython_client_sdk-" + VERSION
 STUB = "tb_device_mqtt-stubs/__init__.pyi"
 MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|[^/]+\.egg-info/.+")
+OF_THE_SDIST = re.compile(
+    r"""(\.github|LICENSES|\.ci|docs|examples|tests|tools)/.+ | [^/]+\.(md|py|toml|txt)
+    | LICENSE | MANIFEST\.in | \.gitignore | \.pre-commit-config\.yaml""",
+    re.VERBOSE,
+)
+IS_TEXT = re.compile(r".+\.(in|md|mjs|py|pyi|toml|txt|ya?ml)|\.ci/run|\.gitignore|LICENSE")
+PICTURE = re.compile(r"docs/benchmarks/\w+\.svg")
+LIKE_A_SECRET = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s|\bgh[opsu]_\w{30}|\bpypi-\w{30}"
+    r"|^(?:CIRCUITPY|THINGSBOARD)_\w*(?:PASSWORD|TOKEN|KEY) = \"(?!\"|\.\.\.\")",
+    re.MULTILINE,
+)
+COMMIT_TIME = "1700000000"  # any; a release has that of its commit
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -61,12 +74,19 @@ def project_files():
 def dist(project_files, tmp_path_factory):
     """A folder with the sdist, and the wheel that was built from it."""
     checkout, out = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("dist")
-    for name in project_files:
+    build(project_files, checkout, out)
+    return out
+
+
+def build(files, checkout, out, written=1.1e9):
+    """As a release is built, from a copy: a build leaves files in its folder."""
+    for name in files:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout / name)
+        os.utime(checkout / name, (written, written))
     # Without isolation nothing is downloaded: setuptools is that of requirements-test.txt.
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, checkout, cwd=out)
-    return out
+    command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", out, checkout)
+    run(*command, cwd=out, env={**os.environ, "SOURCE_DATE_EPOCH": COMMIT_TIME})
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +105,11 @@ def metadata(wheel):
 
 def test_the_wheel_is_the_module_its_types_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        assert names == {"tb_device_mqtt.py", STUB}
+        about = {
+            NAME + ".dist-info/" + name
+            for name in ("licenses/LICENSE", "METADATA", "RECORD", "WHEEL", "top_level.txt")
+        }
+        assert sorted(archive.namelist()) == sorted({"tb_device_mqtt.py", STUB} | about)
         assert archive.read("tb_device_mqtt.py").decode() == SOURCE
 
 
@@ -96,12 +119,60 @@ def test_the_wheel_has_the_licence(wheel):
     assert text == (ROOT / "LICENSE").read_bytes()
 
 
-def test_the_sdist_is_the_whole_project(dist, project_files):
+@pytest.fixture(scope="module")
+def sdist(dist):
+    """``{name: bytes}`` of our files in the sdist, without the folder around all."""
+    found = {}
     with tarfile.open(dist / (NAME + ".tar.gz")) as archive:
-        members = [member.name for member in archive.getmembers() if member.isfile()]
-    names = {name[len(NAME) + 1 :] for name in members}
-    added = {name for name in names if MADE_BY_SETUPTOOLS.fullmatch(name)}
-    assert sorted(names - added) == project_files
+        for member in archive.getmembers():
+            assert member.isfile() or member.isdir(), member.name
+            name = member.name[len(NAME) + 1 :]
+            if member.isfile() and not MADE_BY_SETUPTOOLS.fullmatch(name):
+                found[name] = archive.extractfile(member).read()
+    return found
+
+
+def test_the_sdist_is_the_whole_project(sdist, project_files):
+    assert sorted(sdist) == project_files
+
+
+def test_the_sdist_has_nothing_in_unexpected_places(sdist):
+    """An environment, a cache or a download that somebody added to git by mistake."""
+    assert [name for name in sdist if not OF_THE_SDIST.fullmatch(name)] == []
+    hidden = {part for name in sdist for part in name.split("/") if part[0] == "."}
+    assert hidden == {".ci", ".github", ".gitignore", ".pre-commit-config.yaml"}
+
+
+def test_all_in_the_sdist_is_text_but_the_pictures_of_the_benchmarks(sdist):
+    others = [name for name in sdist if not IS_TEXT.fullmatch(name)]
+    assert others
+    assert [name for name in others if not PICTURE.fullmatch(name)] == []
+
+
+def test_nothing_in_the_sdist_looks_like_a_secret(sdist):
+    """Keys and tokens of services, and a settings.toml that somebody filled in."""
+    texts = {name: text.decode() for name, text in sdist.items()}
+    assert [name for name, text in texts.items() if LIKE_A_SECRET.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-----BEGIN EC " + "PRIVATE KEY-----\nMHc",
+        'THINGSBOARD_TOKEN = "' + 'A1_TEST_TOKEN"',
+        "password: pypi-" + 30 * "A",
+    ],
+)
+def test_a_secret_would_be_found(line):
+    assert LIKE_A_SECRET.search("one\n" + line)
+
+
+def test_the_same_sources_make_the_same_wheel(wheel, project_files, tmp_path):
+    """So that everybody can build what was released and compare."""
+    for folder in ("checkout", "again"):
+        (tmp_path / folder).mkdir()
+    build(project_files, tmp_path / "checkout", tmp_path / "again", written=1.2e9)
+    assert (tmp_path / "again" / wheel.name).read_bytes() == wheel.read_bytes()
 
 
 # --- what it says --------------------------------------------------------------------------------

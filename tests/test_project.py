@@ -4,12 +4,16 @@
 
 import re
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import toml
+import yaml
 
 from helpers import do_without, find_tool
+from tb_device_mqtt import TBDeviceMqttClient
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = (ROOT / "tb_device_mqtt.py").read_text(encoding="utf-8")
@@ -129,3 +133,82 @@ def test_every_file_ends_with_one_newline(tracked):
     assert [
         n for n, text in texts.items() if not text.endswith("\n") or text.endswith("\n\n")
     ] == []
+
+
+def test_every_file_has_a_licence_that_a_machine_can_read():
+    """``reuse lint`` leaves out what git ignores, so it needs a checkout, but no history."""
+    if not find_tool("git") or not (ROOT / ".git").exists():
+        do_without("this is no git checkout")
+    command = [sys.executable, "-m", "reuse", "lint"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_copies_of_the_licence_are_the_same():
+    """GitHub and pip look for LICENSE, REUSE for LICENSES/MIT.txt."""
+    assert (ROOT / "LICENSES" / "MIT.txt").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+# --- pages for people ----------------------------------------------------------------------------
+
+
+def test_every_link_of_a_page_leads_to_a_file(tracked):
+    pages = {name: text for name, text in tracked.items() if name.endswith(".md")}
+    assert {"CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "docs/releasing.md"} <= set(
+        pages
+    )
+    links = [
+        (name, link)
+        for name, text in pages.items()
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    ]
+    assert links
+    assert [(n, link) for n, link in links if not (ROOT / n).parent.joinpath(link).exists()] == []
+
+
+def test_the_commands_and_names_of_contributing_exist(tracked):
+    text = tracked["CONTRIBUTING.md"]
+    commands = set(re.findall(r"python3 run\.py (\w+)", text))
+    assert {"demo", "test", "lint"} <= commands
+    assert [name for name in commands if "python3 run.py %s" % name not in tracked["run.py"]] == []
+    for path in re.findall(r"tests/test_\w+\.py", text):
+        assert path in tracked
+    for name in re.findall(r"`(_[a-zA-Z]\w+)`", text):
+        if name not in ("_ms", "_s", "_bytes"):
+            assert re.search(r"\bdef %s\(|^%s = " % (name, name), LIBRARY, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", ["bug", "feature"])
+def test_github_shows_the_form_for_an_issue(name):
+    """GitHub leaves out, without a word, a form that lacks one of these."""
+    path = ROOT / ".github" / "ISSUE_TEMPLATE" / (name + ".yml")
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert form["name"]
+    assert form["description"]
+    asked = [each for each in form["body"] if each["type"] != "markdown"]
+    assert all(each["attributes"]["label"] for each in asked)
+    names = [each["id"] for each in asked]
+    assert len(set(names)) == len(names)
+
+
+def test_a_bug_is_reported_with_what_is_needed_and_without_a_token():
+    path = ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml"
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))["body"]
+    required = {each["id"] for each in form if each.get("validations", {}).get("required")}
+    assert {"board", "firmware", "console", "program"} <= required
+    assert "Never paste an access token" in form[0]["attributes"]["value"]
+
+
+def test_the_logger_of_the_form_is_one():
+    text = (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    names = {}
+    exec(textwrap.dedent(code), names)
+    said = []
+    names["print"] = said.append
+    logger = names["Console"]
+    client = TBDeviceMqttClient("127.0.0.1", access_token="A", strict=False, logger=logger)
+    client.send_telemetry({"good": 1, "bad": float("nan")})
+    client.check_for_msg()
+    assert len(said) == 1
+    assert "bad" in said[0]
