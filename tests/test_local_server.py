@@ -793,7 +793,7 @@ def test_packet_id_0_comes_after_65535_messages(device, peer):
 
     def push_many():
         for _ in range(65534):
-            session.push_attributes({})
+            session.pushes.push_attributes({})
 
     device._server.call(push_many)
     device._server.inject(b"\x30\x05\x00\x00end")

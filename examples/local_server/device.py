@@ -76,7 +76,7 @@ class Device:
         """``{topic filter: granted QoS}`` of the live session; empty when offline."""
         with self._server.lock:
             session = self._record.session
-            return dict(session.subscriptions) if session is not None else {}
+            return dict(session.pushes.subscriptions) if session is not None else {}
 
     @property
     def rpc_replies(self):

@@ -145,6 +145,20 @@ class DeviceRecord:
         self.next_rpc_id += 1
         return self.next_rpc_id - 1
 
+    def push_rpc(self, rpc):
+        """Push a `PendingRpc` if a session listens; a one-way RPC is done then."""
+        session = self.session
+        if session is None or not session.pushes.push_rpc(rpc.request_id, rpc.payload):
+            return
+        if rpc.is_one_way:
+            rpc.timer.cancel()
+            del self.pending_rpcs[rpc.request_id]
+
+    def push_pending_rpcs(self):
+        """Push all that are unanswered, also those that were delivered before (BURST)."""
+        for rpc in list(self.pending_rpcs.values()):
+            self.push_rpc(rpc)
+
     def resolve_rpc(self, request_id, payload):
         """Give a reply to whoever waits for it; a late or unknown one is only kept."""
         self.rpc_replies.append((request_id, payload))
@@ -253,7 +267,7 @@ class ThingsBoard:
 
     @staticmethod
     def _push_attributes(device, value):
-        return device.session is not None and device.session.push_attributes(value)
+        return device.session is not None and device.session.pushes.push_attributes(value)
 
     def start_rpc(self, device, method, params, timeout, future=None):
         """Push an RPC, or hold it until the device subscribes; return its id.
@@ -265,14 +279,13 @@ class ThingsBoard:
         reason = "no reply to RPC %d" % rpc.request_id
         rpc.timer = self.call_later(timeout, device.expire_rpc, rpc, reason)
         device.pending_rpcs[rpc.request_id] = rpc
-        if device.session is not None:
-            device.session.push_rpc(rpc)
+        device.push_rpc(rpc)
         return rpc.request_id
 
     def push_duplicate_rpc(self, device, request_id, method, params):
         """Push an RPC with an id that may have been used; it is lost if nobody listens."""
         if device.session is not None:
-            device.session.publish_rpc(request_id, _rpc_payload(method, params))
+            device.session.pushes.push_rpc(request_id, _rpc_payload(method, params))
         return request_id
 
     def restart_actors(self):
