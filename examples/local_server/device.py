@@ -43,12 +43,33 @@ class Device:
 
     @property
     def telemetry(self):
-        """``[(ts_ms, {key: value}), ...]`` in order of arrival, as ThingsBoard stores it.
+        """``[(ts_ms, {key: value}), ...]``: every row that reached the rule engine, in this order.
 
+        What is left of them in the database, where a row may replace another one, is `timeseries`.
         ``0.30000000000000004`` and everything else with more than 16 decimals is a str, ``"007"``
         is 7, JSON is a dict or list. Bounded to the last `LocalServer.keep` rows.
         """
         return self._copy(list, self._record.telemetry)
+
+    @property
+    def timeseries(self):
+        """``{key: [(ts_ms, value), ...]}`` of the database, the earliest time first.
+
+        One value per key and millisecond: the later one wins. Bounded to the last
+        `LocalServer.keep` values of all keys together.
+        """
+        with self._server.lock:
+            return self._record.timeseries.all()
+
+    def stored(self, key):
+        """``[(ts_ms, value), ...]`` of one key in the database, the earliest time first."""
+        with self._server.lock:
+            return self._record.timeseries.stored(key)
+
+    def latest(self, key):
+        """The stored value of one key that has the latest time, or None."""
+        with self._server.lock:
+            return self._record.timeseries.latest(key)
 
     @property
     def messages(self):

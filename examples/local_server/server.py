@@ -43,6 +43,8 @@ class LocalServer:
 
     #: how many telemetry rows, messages and RPC replies each device added from now on keeps
     keep = _setting("keep")
+    #: ``f()``: the time of the server, in milliseconds since 1970; default: that of the computer
+    clock_ms = _setting("now_ms")
     #: seconds without activity after which a session is closed; the keep-alive is ignored
     inactivity_s = _setting("inactivity_s")
     #: seconds until a client-side RPC that nobody answers gets ``{"error":"timeout"}``

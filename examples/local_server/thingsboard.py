@@ -15,12 +15,13 @@ from collections import deque
 from . import payloads
 from .faults import Faults
 from .session import CONNECTED, Session
+from .timeseries import TimeSeries
 
 _LOGGED_PACKETS = 10000
 
 
 def now_ms():
-    """The time of the server, milliseconds since 1970."""
+    """The time of this computer, milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
@@ -106,7 +107,8 @@ class DeviceRecord:
         self.session = None
         self.connects = 0
         self.rate_limited = False
-        self.telemetry = deque(maxlen=keep)  # (ts in ms, {key: value})
+        self.telemetry = deque(maxlen=keep)  # (ts in ms, {key: value}), as the rule engine gets it
+        self.timeseries = TimeSeries(keep)  # what the database makes of it
         self.messages = deque(maxlen=keep)  # (topic, payload, QoS, DUP)
         self.client_attributes = {}
         self.shared_attributes = {}
@@ -121,6 +123,7 @@ class DeviceRecord:
         for row in rows:
             if row[1] and payloads.has_valid_keys(row[1]):
                 self.telemetry.append(row)
+                self.timeseries.store(*row)
 
     def store_client_attributes(self, values):
         """Save client attributes, unless the rule engine would refuse a key."""
@@ -197,6 +200,7 @@ class ThingsBoard:
 
     def __init__(self, loop):
         self.loop = loop
+        self.now_ms = now_ms  # the time that telemetry without a time of its own gets
         self.changes = Changes()
         self.faults = Faults()
         self.keep = 100000
@@ -215,11 +219,6 @@ class ThingsBoard:
     def _call(self, function, arguments):
         with self.changes:
             function(*arguments)
-
-    @staticmethod
-    def now_ms():
-        """The time that telemetry without a time of its own gets."""
-        return now_ms()
 
     def new_session(self):
         """Make the protocol of a new connection (the factory that asyncio asks for)."""

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""What the stand-in stores, and what of it a running ThingsBoard was seen to lose."""
+
+import pytest
+
+from raw_peer import puback
+
+TELEMETRY = "v1/devices/me/telemetry"
+NOW_MS = 1700000000000
+
+
+@pytest.fixture
+def send(peer):
+    """Publish telemetry and see it acknowledged."""
+
+    def publish(*payloads):
+        for payload in payloads:
+            peer.publish(TELEMETRY, payload)
+            assert peer.read() == puback(1)
+
+    return publish
+
+
+# --- one value per key and millisecond ---
+
+
+def test_of_two_values_in_one_millisecond_the_later_is_stored(server, device, send):
+    server.clock_ms = lambda: NOW_MS
+    send(b'{"a":1,"b":1}', b'{"a":2}')
+    assert device.stored("a") == [(NOW_MS, 2)]
+    assert device.stored("b") == [(NOW_MS, 1)]
+    assert [row for _, row in device.telemetry] == [{"a": 1, "b": 1}, {"a": 2}]
+
+
+def test_a_millisecond_between_two_values_keeps_both(server, device, send):
+    times = iter((NOW_MS, NOW_MS + 1))
+    server.clock_ms = lambda: next(times)
+    send(b'{"a":1}', b'{"a":2}')
+    assert device.stored("a") == [(NOW_MS, 1), (NOW_MS + 1, 2)]
+
+
+def test_values_with_their_own_times_are_all_kept_and_sorted(server, device, send):
+    send(b'[{"ts":3,"values":{"a":1}},{"ts":1,"values":{"a":2}},{"ts":2,"values":{"a":3}}]')
+    assert device.stored("a") == [(1, 2), (2, 3), (3, 1)]
+    assert device.timeseries == {"a": [(1, 2), (2, 3), (3, 1)]}
+
+
+def test_rows_of_one_list_without_times_replace_each_other(server, device, send):
+    server.clock_ms = lambda: NOW_MS
+    send(b'[{"a":1},{"a":2},{"ts":%d,"values":{"a":3}}]' % NOW_MS)
+    assert device.timeseries == {"a": [(NOW_MS, 3)]}
+    assert len(device.telemetry) == 3
+
+
+def test_a_reading_that_comes_again_is_stored_again_unless_it_has_a_time(server, device, send):
+    times = iter((NOW_MS, NOW_MS, NOW_MS + 5, NOW_MS + 5))
+    server.clock_ms = lambda: next(times)
+    send(*[b'{"ts":7,"values":{"timed":1}}', b'{"untimed":1}'] * 2)
+    assert device.stored("timed") == [(7, 1)]
+    assert device.stored("untimed") == [(NOW_MS, 1), (NOW_MS + 5, 1)]
+
+
+def test_the_latest_value_is_that_of_the_latest_time(server, device, send):
+    assert device.latest("a") is None
+    send(b'{"ts":5,"values":{"a":"new"}}', b'{"ts":4,"values":{"a":"old"}}')
+    assert device.latest("a") == "new"
+
+
+def test_the_values_that_came_first_leave_a_full_database(server, open_peer):
+    server.keep = 3
+    small = server.add_device("Small", token="SMALL")
+    peer = open_peer().connect("SMALL")
+    for ts, key in ((9, b"a"), (1, b"b"), (2, b"b"), (1, b"b"), (3, b"b")):
+        peer.publish(TELEMETRY, b'{"ts":%d,"values":{"%s":%d}}' % (ts, key, ts))
+        peer.read()
+    assert small.timeseries == {"b": [(1, 1), (2, 2), (3, 3)]}
