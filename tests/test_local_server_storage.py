@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: MIT
 """What the stand-in stores, and what of it a running ThingsBoard was seen to lose."""
 
+import json
+
 import pytest
 
 from raw_peer import puback
 
 TELEMETRY = "v1/devices/me/telemetry"
+ATTRIBUTES = "v1/devices/me/attributes"
 NOW_MS = 1700000000000
 
 
@@ -75,3 +78,46 @@ def test_the_values_that_came_first_leave_a_full_database(server, open_peer):
         peer.publish(TELEMETRY, b'{"ts":%d,"values":{"%s":%d}}' % (ts, key, ts))
         peer.read()
     assert small.timeseries == {"b": [(1, 1), (2, 2), (3, 3)]}
+
+
+# --- keys that lose their message ---
+
+LOST = ("a<b", "<b>", "a<b>c", "T<sub>in</sub>", "{{x}}", "x{{y}}z", "{{\n}}", " ", "", "k" * 256)
+KEPT = (
+    *("a>b", "a&b", "{{x", "<", "{x}", "PM<2.5", "'", '"', "a,b", "a\tb", " a", "}}{{"),
+    *("ts", "values", "deleted", "k" * 255),
+)
+
+
+def publish_both(peer, values):
+    for topic in (TELEMETRY, ATTRIBUTES):
+        peer.publish(topic, json.dumps(values).encode())
+        assert peer.read() == puback(1)
+
+
+@pytest.mark.parametrize("key", LOST)
+def test_a_key_like_markup_loses_its_acknowledged_message(device, peer, key):
+    publish_both(peer, {"good": 1, key: 2})
+    assert device.telemetry == []
+    assert device.timeseries == {}
+    assert device.client_attributes == {}
+
+
+@pytest.mark.parametrize("key", KEPT)
+def test_a_key_that_only_looks_odd_is_stored(device, peer, key):
+    publish_both(peer, {"good": 1, key: 2})
+    assert (device.latest("good"), device.latest(key)) == (1, 2)
+    assert device.client_attributes == {"good": 1, key: 2}
+
+
+@pytest.mark.parametrize("text", (*LOST, *KEPT))
+def test_a_value_may_hold_what_a_key_may_not(device, peer, text):
+    publish_both(peer, {"k": text})
+    assert device.latest("k") == text
+    assert device.client_attributes == {"k": text}
+
+
+def test_a_bad_key_loses_its_own_row_of_a_list_alone(device, send):
+    # The server makes a message for the rule engine of each row (DefaultTransportService).
+    send(b'[{"ts":1,"values":{"a":1,"<b>":1}},{"ts":2,"values":{"a":2}}]')
+    assert device.timeseries == {"a": [(2, 2)]}

@@ -22,8 +22,11 @@ _MAX_KEY_LENGTH = 255
 # What commons-lang3's NumberUtils.isParsable accepts: "007", ".5" and "1.10", not "5." or "1e5".
 _PARSABLE = re.compile(r"-?[0-9]*\.?[0-9]+")
 _JAVA_INTEGER = re.compile(r"[+-]?[0-9]+")
-# A rough picture of NoXssValidator, which refuses keys that look like markup or a template.
-_LOOKS_LIKE_MARKUP = re.compile(r"<[a-zA-Z/!]|\{\{.*\}\}")
+# NoXssValidator: a key must hold neither markup nor a template. A "<" begins markup where an HTML
+# parser takes it for a tag: before a letter, so that "a<b" is lost and "PM<2.5" is stored. A
+# template is "{{" with "}}" somewhere behind it. Both seen on a running server; "</" and "<!" are
+# taken for markup without having been tried there.
+_LOOKS_LIKE_MARKUP = re.compile(r"<[a-zA-Z/!]|\{\{.*\}\}", re.DOTALL)
 
 DEFAULT_CLAIM_DURATION_MS = 86400000
 
@@ -125,7 +128,10 @@ def _exact_number(text):
 
 
 def has_valid_keys(values):
-    """Whether the rule engine, which looks after the PUBACK, would store these keys."""
+    """Whether the rule engine, which looks after the PUBACK, would store these keys.
+
+    One bad key loses all of them (KvUtils).
+    """
     return all(
         key.strip() and len(key) <= _MAX_KEY_LENGTH and not _LOOKS_LIKE_MARKUP.search(key)
         for key in values
