@@ -99,10 +99,22 @@ def stored_value(value):
         value = _number_or_text(value.text)
     elif kind is int and value not in _INT64:
         value = str(value)
+    elif kind in (dict, list):
+        value = _without_nulls(value)
     # The default rule chain writes the message out and parses it again, so that 12345678.0
     # becomes 1.2345678E7 and then, having an exponent, a LONG.
     if type(value) is float and not _is_plain_in_java(value):
         value = _number_or_text(java_double(value))
+    # PostgreSQL has no U+0000 in a text, and ThingsBoard takes it out before.
+    return value.replace("\0", "") if type(value) is str else value
+
+
+def _without_nulls(value):
+    """Leave null members of objects out, as Gson does; null in a list stays."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
     return value
 
 
