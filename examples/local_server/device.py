@@ -131,7 +131,7 @@ class Device:
 
     @property
     def rate_limited(self):
-        """Set it to True, and the device exceeds its rate limit.
+        """Set it to True, and the device exceeds its rate limits, whatever `limits` says.
 
         A publish closes the connection without PUBACK, CONNECT is refused with code 3, and
         SUBSCRIBE is granted without effect.
@@ -141,6 +141,14 @@ class Device:
     @rate_limited.setter
     def rate_limited(self, limited):
         self._record.rate_limited = limited
+
+    @property
+    def limits(self):
+        """Its `RateLimits`, each settable at any time: ``device.limits.messages = "10:1,300:60"``.
+
+        They are what ``getSessionLimits`` is answered with; those of the tenant count as well.
+        """
+        return self._record.limits
 
     @property
     def on_client_rpc(self):

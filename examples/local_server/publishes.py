@@ -4,16 +4,15 @@
 
 import functools
 
-from . import payloads
+from . import mqtt311, payloads
 from .faults import Pubacks
 
 _GATEWAY = "v1/gateway/"
 _CLIENT_RPC_V1 = "v1/devices/me/rpc/request/"
 
-_SESSION_LIMITS = (  # of a default installation, since ThingsBoard 3.8
-    b'{"maxPayloadSize":65536,"maxInflightMessages":100,"rateLimits":'
-    b'{"messages":null,"telemetryMessages":null,"telemetryDataPoints":null}}'
-)
+
+# MQTT_MSG_QUEUE_SIZE_PER_DEVICE_LIMIT: what may come before the CONNACK
+MAX_QUEUED_PACKETS = 100
 
 
 class RateLimited(Exception):
@@ -64,8 +63,8 @@ class Publishes:
         if not topic.startswith(_GATEWAY):
             self._acknowledge(packet)
 
-    def _charge(self):
-        if self._device.rate_limited:
+    def _charge(self, data_points=0):
+        if not self._board.allows(self._device, data_points):
             raise RateLimited
 
     def _acknowledge(self, packet):
@@ -76,7 +75,7 @@ class Publishes:
 
     def _on_telemetry(self, packet):
         rows = payloads.telemetry_rows(packet.payload, self._board.now_ms())
-        self._charge()
+        self._charge(sum(len(values) for _, values in rows))
         if not rows:  # [] makes no message in the server, so that nothing ever acknowledges it
             return
         self._device.store_telemetry(rows)
@@ -84,7 +83,7 @@ class Publishes:
 
     def _on_attributes(self, packet):
         values = payloads.stored_values(payloads.parse_object(packet.payload))
-        self._charge()
+        self._charge(len(values))
         self._device.store_client_attributes(values)
         self._acknowledge(packet)
 
@@ -125,7 +124,7 @@ class Publishes:
             raise payloads.Uncaught(str(error)) from error
         self._rpc_responses = response_filter
         if method == "getSessionLimits" and packet.topic.startswith(_CLIENT_RPC_V1):
-            self._respond(packet, self._publish_client_rpc, request_id, _SESSION_LIMITS)
+            self._respond(packet, self._publish_client_rpc, request_id, self._session_limits())
             return
         self._charge()
         self._start_client_rpc_timer(request_id)
@@ -136,6 +135,16 @@ class Publishes:
             # Not from here, because the user's function must not run under the lock.
             call = functools.partial(handler, method, params)
             self._board.loop.call_soon(self._answer_client_rpc, call, packet, request_id)
+
+    def _session_limits(self):
+        """The answer to getSessionLimits, which the transport itself gives (since 3.8)."""
+        return payloads.to_json(
+            {
+                "maxPayloadSize": mqtt311.MAX_REMAINING_LENGTH,
+                "maxInflightMessages": MAX_QUEUED_PACKETS,
+                "rateLimits": self._device.limits.as_dict(),
+            }
+        )
 
     def _start_client_rpc_timer(self, request_id):
         self._cancel_client_rpc_timer(request_id)

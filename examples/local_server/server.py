@@ -45,6 +45,8 @@ class LocalServer:
     keep = _setting("keep")
     #: ``f()``: the time of the server, in milliseconds since 1970; default: that of the computer
     clock_ms = _setting("now_ms")
+    #: ``f()``: the time that rate limits go by, in seconds; default: that of the event loop
+    monotonic_s = _setting("monotonic_s")
     #: seconds without activity after which a session is closed; the keep-alive is ignored
     inactivity_s = _setting("inactivity_s")
     #: seconds until a client-side RPC that nobody answers gets ``{"error":"timeout"}``
@@ -222,6 +224,11 @@ class LocalServer:
     def restart_actors(self):
         """Forget pending RPCs and count their ids from 0 again, as after a server restart."""
         self.call(self.board.restart_actors)
+
+    @property
+    def tenant_limits(self):
+        """The `RateLimits` that all devices share; each has `Device.limits` of its own too."""
+        return self.board.tenant_limits
 
     # --- what goes on ---
 

@@ -14,12 +14,11 @@ from collections import deque
 
 from . import mqtt311, payloads
 from .faults import Wire
-from .publishes import Publishes, RateLimited
+from .publishes import MAX_QUEUED_PACKETS, Publishes, RateLimited
 from .pushes import Pushes
 
 # --- words and limits ---
 
-_MAX_QUEUED_PACKETS = 100  # MQTT_MSG_QUEUE_SIZE_PER_DEVICE_LIMIT
 
 _ACCEPTED, _IDENTIFIER_REJECTED, _SERVER_UNAVAILABLE, _NOT_AUTHORIZED = 0, 2, 3, 5
 
@@ -82,6 +81,8 @@ class Session(asyncio.Protocol):
         self._wire.abort()
 
     def _leave(self):
+        if self.state is CONNECTED:  # the core is told, which is a message like any other
+            self._board.allows(self.device)
         self.state = CLOSED
         self._queue.clear()
         self._publishes.end()
@@ -127,7 +128,7 @@ class Session(asyncio.Protocol):
         if self.state is WAITING and self._board.faults.ignore_before_connack:
             return
         self._queue.append(packet)
-        if len(self._queue) > _MAX_QUEUED_PACKETS:
+        if len(self._queue) > MAX_QUEUED_PACKETS:
             self.close()
         elif self.state is CONNECTED:
             self._drain()
@@ -182,7 +183,7 @@ class Session(asyncio.Protocol):
         if self._board.faults.connack:
             return self._board.faults.connack
         if device is not None:
-            return _SERVER_UNAVAILABLE if device.rate_limited else _ACCEPTED
+            return _ACCEPTED if self._board.allows(device) else _SERVER_UNAVAILABLE
         anonymous = not packet.username and not packet.password
         return _IDENTIFIER_REJECTED if anonymous and packet.client_id.strip() else _NOT_AUTHORIZED
 
@@ -227,17 +228,22 @@ class Session(asyncio.Protocol):
 
     def _start_pushes(self, topic_filter):
         # A rate limit swallows the subscription behind a SUBACK that grants it.
-        if self.device.rate_limited:
+        if not self._may_tell_core(topic_filter):
             return
         self.pushes.start(topic_filter)
         if self.pushes.has_rpcs(topic_filter):
             self.device.push_pending_rpcs()
 
+    def _may_tell_core(self, topic_filter):
+        """Whether a subscription that the core has to know is within the rate limit."""
+        return self.pushes.has_pushes(topic_filter) and self._board.allows(self.device)
+
     def _on_unsubscribe(self, packet):
         self._note_activity()
         for topic_filter, _ in packet.topic_filters:
             self.pushes.forget(topic_filter)
-            self.pushes.stop(topic_filter)
+            if self._may_tell_core(topic_filter):
+                self.pushes.stop(topic_filter)
         self.send(mqtt311.unsuback(packet.packet_id))
 
     def _note_activity(self):

@@ -14,6 +14,7 @@ from collections import deque
 
 from . import payloads
 from .faults import Faults
+from .limits import RateLimits
 from .session import CONNECTED, Session
 from .timeseries import TimeSeries
 
@@ -99,14 +100,16 @@ class DeviceRecord:
     """All that the server knows of one device.
 
     :param int keep: how many telemetry rows, messages and RPC replies are kept
+    :param RateLimits limits: its own, beside those of the tenant
     """
 
-    def __init__(self, name, credentials, keep):
+    def __init__(self, name, credentials, keep, limits):
         self.name = name
         self.credentials = credentials
         self.session = None
         self.connects = 0
-        self.rate_limited = False
+        self.limits = limits
+        self.rate_limited = False  # all limits are exceeded, whatever they are
         self.telemetry = deque(maxlen=keep)  # (ts in ms, {key: value}), as the rule engine gets it
         self.timeseries = TimeSeries(keep)  # what the database makes of it
         self.messages = deque(maxlen=keep)  # (topic, payload, QoS, DUP)
@@ -201,6 +204,8 @@ class ThingsBoard:
     def __init__(self, loop):
         self.loop = loop
         self.now_ms = now_ms  # the time that telemetry without a time of its own gets
+        self.monotonic_s = loop.time  # the time of the rate limits
+        self.tenant_limits = RateLimits(self._limits_s)
         self.changes = Changes()
         self.faults = Faults()
         self.keep = 100000
@@ -220,6 +225,18 @@ class ThingsBoard:
         with self.changes:
             function(*arguments)
 
+    def _limits_s(self):
+        return self.monotonic_s()
+
+    def allows(self, device, data_points=0):
+        """Charge a message of *device*; whether it is within its rate limits.
+
+        The tenant is charged first, and for what its device then may not send, too.
+        """
+        if device.rate_limited:
+            return False
+        return self.tenant_limits.allow(data_points) and device.limits.allow(data_points)
+
     def new_session(self):
         """Make the protocol of a new connection (the factory that asyncio asks for)."""
         return Session(self)
@@ -232,7 +249,7 @@ class ThingsBoard:
         with self.changes:
             if credentials.lookup_key in self.devices:
                 raise ValueError("these credentials belong to another device")
-            record = DeviceRecord(name, credentials, self.keep)
+            record = DeviceRecord(name, credentials, self.keep, RateLimits(self._limits_s))
             self.devices[credentials.lookup_key] = record
         return record
 
