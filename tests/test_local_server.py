@@ -664,6 +664,27 @@ def test_packet_id_0_comes_after_65535_messages(device, peer):
     assert (peer.read_publish()[3], peer.read_publish()[3]) == (65535, 0)
 
 
+@pytest.mark.parametrize("order", ("reverse", "shuffle"))
+def test_pending_rpcs_can_come_out_of_order(server, device, peer, order):
+    server.faults.pending_rpc_order = order
+    for _ in range(30):
+        device.push_rpc("m")
+    peer.subscribe(RPC_REQUESTS)
+    came = [int(peer.read_publish()[0][len(RPC_REQUEST) :]) for _ in range(30)]
+    assert sorted(came) == list(range(30))
+    assert came != sorted(came)
+    assert (came == sorted(came)[::-1]) is (order == "reverse")
+
+
+def test_a_method_may_be_empty_and_waits_for_its_reply(device, peer):
+    peer.subscribe(RPC_REQUESTS)
+    future = device.call_rpc("")
+    assert peer.read_publish()[:2] == (RPC_REQUEST + "0", b'{"method":"","params":null}')
+    assert not future.done()
+    peer.publish(RPC_RESPONSE + "0", b"1")
+    assert future.result(WAIT_S) == 1
+
+
 # --- client-side RPC ---
 
 
@@ -887,6 +908,68 @@ def test_a_claim_that_closes(device, peer, payload):
     peer.publish("v1/devices/me/claim", payload)
     assert peer.is_closed()
     assert device.claim is None
+
+
+NOW_MS = 1700000000000
+
+
+@pytest.fixture
+def claim(server, device, peer):
+    """Publish a claim, so many seconds later."""
+
+    def publish(payload, at_s=0):
+        server.clock_ms = lambda: NOW_MS + at_s * 1000
+        peer.publish("v1/devices/me/claim", payload)
+        assert peer.read() == puback(1)
+
+    return publish
+
+
+@pytest.mark.parametrize("key", ("s", ""))
+def test_a_customer_claims_with_the_right_key(device, claim, key):
+    claim(json.dumps({"secretKey": key}).encode())
+    assert device.customer_claims(key) == "SUCCESS"
+    assert device.claim is None
+    claim(b"{}")
+    assert device.claim is None  # it belongs to the customer, and another claim is ignored
+    assert device.customer_claims() == "CLAIMED"
+
+
+def test_nothing_can_be_claimed_without_a_claim_of_the_device(device):
+    assert device.customer_claims() == "FAILURE"
+
+
+def test_an_attempt_with_a_wrong_key_deletes_the_claim(device, claim):
+    claim(b'{"secretKey":"s"}')
+    assert device.customer_claims("wrong") == "FAILURE"
+    assert device.claim is None
+    assert device.customer_claims("s") == "FAILURE"
+    claim(b'{"secretKey":"s"}')
+    assert device.customer_claims("s") == "SUCCESS"
+
+
+def test_a_claim_that_is_over_blocks_the_next_until_an_attempt(server, device, claim):
+    over = {"secretKey": "s", "durationMs": 60000}
+    claim(b'{"secretKey":"s","durationMs":60000}')
+    claim(b'{"secretKey":"new"}', at_s=61)
+    assert device.claim == over
+    assert device.customer_claims("s") == "FAILURE"
+    claim(b'{"secretKey":"new"}', at_s=62)
+    assert device.customer_claims("new") == "SUCCESS"
+
+
+def test_a_claim_holds_until_its_duration_is_over(server, device, claim):
+    claim(b'{"secretKey":"s","durationMs":60000}')
+    server.clock_ms = lambda: NOW_MS + 60000
+    assert device.customer_claims("s") == "SUCCESS"
+
+
+def test_a_claim_is_forgotten_after_a_day(server, device, claim):
+    claim(b'{"secretKey":"s","durationMs":%d}' % (7 * 86400000))
+    claim(b'{"secretKey":"new"}', at_s=86399)
+    assert device.claim["secretKey"] == "s"
+    claim(b'{"secretKey":"new"}', at_s=86400)
+    assert device.claim["secretKey"] == "new"
 
 
 # --- limits ---

@@ -88,9 +88,10 @@ class Device:
 
     @property
     def claim(self):
-        """``{"secretKey": str, "durationMs": int}`` of the first claim, or None."""
+        """``{"secretKey": str, "durationMs": int}`` of the claim that stands, or None."""
         with self._server.lock:
-            return dict(self._record.claim) if self._record.claim is not None else None
+            claim = self._record.claiming.claim(self._server.board.now_ms())
+            return dict(claim) if claim is not None else None
 
     @property
     def subscriptions(self):
@@ -213,6 +214,15 @@ class Device:
         if request_id is not None:
             return self._server.call(board.push_duplicate_rpc, record, request_id, method, params)
         return self._server.call(board.start_rpc, record, method, params, timeout)
+
+    def customer_claims(self, secret_key=""):
+        """Let a customer try to claim the device: ``"SUCCESS"``, ``"FAILURE"`` or ``"CLAIMED"``.
+
+        An attempt ends the claim of the device, one with a wrong key too: the device has to
+        publish it again. ``"CLAIMED"``: it belongs to a customer already.
+        """
+        board = self._server.board
+        return self._server.call(board.claim_for_customer, self._record, secret_key)
 
     def disconnect(self, rst=False):
         """Close its session with FIN, or with RST; whether there was one."""

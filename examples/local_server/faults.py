@@ -47,12 +47,21 @@ class Faults:
         self.puback_twice = False
         #: RPCs that waited for the subscription are pushed before its SUBACK
         self.push_before_suback = False
+        #: ``"reverse"`` or ``"shuffle"``: RPCs that waited for the subscription come in this order
+        self.pending_rpc_order = None
         #: seconds from a request (attributes, client-side RPC) to its response
         self.response_delay = 0
         #: every response comes twice
         self.response_twice = False
         #: the response comes before the PUBACK of its request
         self.response_before_puback = False
+
+
+def reorder(items, order):
+    """Return a list in the *order* ``"reverse"`` or ``"shuffle"``; None leaves it as it is."""
+    if order == "reverse":
+        return items[::-1]
+    return random.sample(items, len(items)) if order == "shuffle" else items
 
 
 class Wire:
@@ -162,10 +171,7 @@ class Pubacks:
 
     def _release(self):
         held, self._held = self._held, []
-        if self._faults.puback_order == "shuffle":
-            random.shuffle(held)
-        else:
-            held.reverse()
+        held = reorder(held, self._faults.puback_order)
         if self._faults.puback_delay:
             self._call_later(self._faults.puback_delay, self._send_all, held)
         else:

@@ -90,8 +90,8 @@ class Publishes:
     def _on_claim(self, packet):
         claim = payloads.claim(packet.payload)
         self._charge()
-        if self._device.claim is None:  # the first one stays, the PUBACK says nothing about it
-            self._device.claim = claim
+        # The PUBACK does not say whether the claim counts.
+        self._device.claiming.remember(claim, self._board.now_ms())
         self._acknowledge(packet)
 
     def _on_protobuf(self, packet, *_rest):

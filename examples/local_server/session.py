@@ -232,7 +232,7 @@ class Session(asyncio.Protocol):
             return
         self.pushes.start(topic_filter)
         if self.pushes.has_rpcs(topic_filter):
-            self.device.push_pending_rpcs()
+            self.device.push_pending_rpcs(self._board.faults.pending_rpc_order)
 
     def _may_tell_core(self, topic_filter):
         """Whether a subscription that the core has to know is within the rate limit."""

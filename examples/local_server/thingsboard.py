@@ -13,7 +13,8 @@ import time
 from collections import deque
 
 from . import payloads
-from .faults import Faults
+from .claiming import Claiming
+from .faults import Faults, reorder
 from .limits import RateLimits
 from .session import CONNECTED, Session
 from .timeseries import TimeSeries
@@ -115,7 +116,7 @@ class DeviceRecord:
         self.messages = deque(maxlen=keep)  # (topic, payload, QoS, DUP)
         self.client_attributes = {}
         self.shared_attributes = {}
-        self.claim = None
+        self.claiming = Claiming()
         self.rpc_replies = deque(maxlen=keep)  # (request id, payload)
         self.pending_rpcs = {}  # request id: PendingRpc, oldest first
         self.next_rpc_id = 0
@@ -160,9 +161,9 @@ class DeviceRecord:
             rpc.timer.cancel()
             del self.pending_rpcs[rpc.request_id]
 
-    def push_pending_rpcs(self):
+    def push_pending_rpcs(self, order=None):
         """Push all that are unanswered, also those that were delivered before (BURST)."""
-        for rpc in list(self.pending_rpcs.values()):
+        for rpc in reorder(list(self.pending_rpcs.values()), order):
             self.push_rpc(rpc)
 
     def resolve_rpc(self, request_id, payload):
@@ -303,6 +304,10 @@ class ThingsBoard:
         if device.session is not None:
             device.session.pushes.push_rpc(request_id, _rpc_payload(method, params))
         return request_id
+
+    def claim_for_customer(self, device, secret_key):
+        """Let a customer try to claim a device: SUCCESS, FAILURE or CLAIMED."""
+        return device.claiming.attempt(secret_key, self.now_ms())
 
     def restart_actors(self):
         """Forget what the server keeps in memory alone: pending RPCs, and the next RPC ids."""
