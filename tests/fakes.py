@@ -281,6 +281,11 @@ class _Transport:
     def is_closing(self):
         return False
 
+    def pause_reading(self):
+        """What comes nevertheless waits in the session."""
+
+    resume_reading = pause_reading
+
     def close(self):
         self._loop.call_soon(self._socket.end)
 

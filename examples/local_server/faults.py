@@ -37,6 +37,8 @@ class Faults:
         self.close_on = None
         #: PUBLISH is handled but never acknowledged
         self.mute_puback = False
+        #: seconds that each PUBLISH takes, one after the other on each connection
+        self.message_time = 0
         #: seconds from PUBLISH to PUBACK
         self.puback_delay = 0
         #: ``"reverse"`` or ``"shuffle"``: hold PUBACKs and release them in this order
@@ -65,7 +67,7 @@ def reorder(items, order):
 
 
 class Wire:
-    """The outgoing half of one connection.
+    """The transport of one connection, with faults in what goes out.
 
     :param transport: an `asyncio.Transport`
     :param Faults faults: `Faults.delay` and `Faults.chunk` are obeyed
@@ -90,6 +92,15 @@ class Wire:
             self._wait_in_line(None)
         else:
             self._close_now()
+
+    def pause_reading(self):
+        """Leave what comes in the socket, where it slows the peer down."""
+        self._transport.pause_reading()
+
+    def resume_reading(self):
+        """Read on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def abort(self):
         """Send RST, drop what was written."""

@@ -63,6 +63,7 @@ class LocalServer:
         self._listener = None  # the asyncio server, while it listens
         self._reserved = None  # a bound socket that keeps the port, while it does not
         self._page = None
+        self._go_on = threading.Event()
         self.board = ThingsBoard(self._loop)
 
     def __enter__(self):
@@ -91,6 +92,7 @@ class LocalServer:
         """Close every connection and end the thread; what devices stored stays readable."""
         if self._thread is None:
             return
+        self.go_on()
         self._await(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -164,6 +166,30 @@ class LocalServer:
             for session in list(self.board.sessions):
                 session.abort()
         await asyncio.sleep(0)  # lets the aborted ones report their end
+
+    # --- a server that hangs ---
+
+    def hang(self, seconds=None):
+        """Do nothing at all for a while: neither read, write nor notice the time.
+
+        Then it goes on with whatever waited, and stores it with the time at which it goes on.
+        Calls that need the server's thread, such as `Device.push_attributes`, wait as well.
+
+        :param float seconds: how long; default: until `go_on`
+        """
+        self.refuse_own_thread()
+        self._go_on.clear()
+        hung = threading.Event()
+        self._loop.call_soon_threadsafe(self._hang, hung, seconds)
+        hung.wait()
+
+    def _hang(self, hung, seconds):
+        hung.set()
+        self._go_on.wait(seconds)
+
+    def go_on(self):
+        """End a `hang`."""
+        self._go_on.set()
 
     # --- calls from other threads ---
 

@@ -35,6 +35,7 @@ class Session(asyncio.Protocol):
         self.active_at = 0
         self._board = board
         self._reader = mqtt311.Reader()
+        self._is_busy = False  # with a message (faults.message_time)
         self._queue = deque()  # packets that came before the CONNACK
         self.pushes = Pushes(self.send)
         self._publishes = Publishes(board, self, self.pushes)
@@ -61,13 +62,8 @@ class Session(asyncio.Protocol):
         """Handle whatever packets are complete (asyncio calls this)."""
         with self._board.changes:
             self._reader.feed(data)
-            try:
-                for packet in self._reader.packets():
-                    self._receive(packet)
-                    if self.state is CLOSED:
-                        return
-            except mqtt311.ProtocolError:
-                self.close()
+            if not self._is_busy:
+                self._read_packets()
 
     def close(self):
         """Close with FIN, as ThingsBoard ends every MQTT 3.1.1 session."""
@@ -107,6 +103,37 @@ class Session(asyncio.Protocol):
         return self.device.name if self.device is not None else None
 
     # --- from bytes to handlers ---
+
+    def _read_packets(self):
+        try:
+            for packet in self._reader.packets():
+                if packet.type == mqtt311.PUBLISH and self._board.faults.message_time:
+                    self._be_busy_with(packet)
+                else:
+                    self._receive(packet)
+                if self._is_busy or self.state is CLOSED:
+                    return
+        except mqtt311.ProtocolError:
+            self.close()
+
+    def _be_busy_with(self, packet):
+        """Take time for a message. Whatever comes meanwhile waits its turn, most of it unread.
+
+        So it is lost when the peer resets the connection, as it does when it closes it with
+        acknowledgements unread: the next write fails, which ends the session.
+        """
+        self._is_busy = True
+        self._wire.pause_reading()
+        self._board.call_later(self._board.faults.message_time, self._finish, packet)
+
+    def _finish(self, packet):
+        self._is_busy = False
+        if self.state is CLOSED:
+            return
+        self._receive(packet)
+        self._read_packets()
+        if not self._is_busy:
+            self._wire.resume_reading()
 
     def _receive(self, packet):
         board, faults = self._board, self._board.faults
