@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from fakes import Clock, MemoryServer
 from local_server import LocalServer
-from raw_peer import Peer, puback, publish_packet
+from raw_peer import Peer, connect_packet, puback, publish_packet
 
 TELEMETRY = "v1/devices/me/telemetry"
 NOW_MS = 1700000000000
@@ -90,6 +91,7 @@ def test_a_session_that_ends_while_it_is_busy_drops_the_message(server, device, 
     assert peer.is_closed()
     time.sleep(0.15)
     assert numbers(device) == [0]
+    assert [name for _, _, name in server.packets].count("PUBLISH") == 1
 
 
 def test_a_slow_server_gets_quick_again(server, device, peer):
@@ -99,6 +101,22 @@ def test_a_slow_server_gets_quick_again(server, device, peer):
     server.faults.message_time = 0
     peer.send(*readings(5))
     assert [peer.read() for _ in range(6)] == [puback(n) for n in (2, 1, 2, 3, 4, 5)]
+
+
+def test_what_comes_all_the_same_while_it_is_busy_waits_its_turn():
+    clock = Clock()  # a transport that can't be told to wait, as TLS on older Pythons
+    server = MemoryServer(clock)
+    device = server.add_device("Roof", "TOKEN")
+    connection = server.pool.socket()
+    connection.connect(None)
+    server.faults.message_time = 1
+    connection.send(connect_packet(username="TOKEN"))
+    for reading in readings(3):
+        connection.send(reading)
+        connection.deliver()
+    for stored in (0, 1, 2, 3):
+        assert len(device.telemetry) == stored
+        clock.advance(1000)
 
 
 # --- hanging ---
