@@ -222,6 +222,46 @@ def test_an_old_server_forgets_what_came_before_its_connack(server, device, open
     assert device.messages == []
 
 
+@pytest.mark.parametrize(
+    "early",
+    (
+        subscribe_packet((ATTRIBUTES, 1)),
+        publish_packet(TELEMETRY, b'{"a":1}'),
+        b"\xc0\x00",  # PINGREQ
+        b"\xe0\x00",  # DISCONNECT
+    ),
+    ids=("SUBSCRIBE", "PUBLISH", "PINGREQ", "DISCONNECT"),
+)
+def test_a_strict_server_closes_when_something_comes_before_its_connack(
+    server, device, open_peer, early
+):
+    server.faults.strict_before_connack = "close"
+    peer = open_peer()
+    peer.send(connect_packet(username="TOKEN"))
+    peer.send(early)
+    assert peer.is_closed()
+    assert (device.connects, device.messages) == (0, [])
+
+
+def test_a_strict_server_may_never_answer_instead(server, device, open_peer):
+    server.faults.strict_before_connack = "silence"
+    peer = open_peer()
+    peer.send(connect_packet(username="TOKEN"), subscribe_packet((ATTRIBUTES, 1)))
+    assert peer.hears_nothing()
+    server.faults.strict_before_connack = None
+    peer.send(b"\xc0\x00" * 101, connect_packet(username="TOKEN"))
+    assert peer.hears_nothing()
+    assert device.connects == 0
+
+
+@pytest.mark.parametrize("strict", ("close", "silence"))
+def test_a_strict_server_serves_who_waits_for_its_connack(server, device, open_peer, strict):
+    server.faults.strict_before_connack = strict
+    peer = open_peer().connect()
+    assert peer.subscribe(ATTRIBUTES) == b"\x90\x03\x00\x01\x01"
+    assert peer.is_alive()
+
+
 # --- SUBSCRIBE ---
 
 ACCEPTED_FILTERS = (

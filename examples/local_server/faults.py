@@ -25,6 +25,9 @@ class Faults:
         self.connack_delay = 0
         #: everything before the CONNACK is thrown away, as by ThingsBoard before 3.3
         self.ignore_before_connack = False
+        #: what follows if anything but CONNECT comes before the CONNACK was sent: ``"close"``
+        #: (FIN, as moquette does) or ``"silence"`` (no answer any more). ThingsBoard allows it
+        self.strict_before_connack = None
         #: read everything, handle and answer nothing
         self.silent = False
         #: seconds by which every outgoing byte is late; the order stays

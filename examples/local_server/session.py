@@ -22,6 +22,9 @@ from .pushes import Pushes
 
 _ACCEPTED, _IDENTIFIER_REJECTED, _SERVER_UNAVAILABLE, _NOT_AUTHORIZED = 0, 2, 3, 5
 
+# A strict server has to wait a moment with its CONNACK to see what comes too early.
+_STRICT_CONNACK_S = 0.02
+
 # Session.state
 WAITING, CONNECTED, CLOSED = "waiting", "connected", "closed"
 
@@ -35,6 +38,7 @@ class Session(asyncio.Protocol):
         self.active_at = 0
         self._board = board
         self._reader = mqtt311.Reader()
+        self._is_deaf = False  # for the rest of its life (faults.strict_before_connack)
         self._is_busy = False  # with a message (faults.message_time)
         self._queue = deque()  # packets that came before the CONNACK
         self.pushes = Pushes(self.send)
@@ -138,7 +142,7 @@ class Session(asyncio.Protocol):
     def _receive(self, packet):
         board, faults = self._board, self._board.faults
         board.packets.append((self._name, "in", packet.name))
-        if faults.silent:
+        if faults.silent or self._is_deaf:
             return
         if faults.drop_on == packet.name:
             faults.drop_on = None
@@ -147,8 +151,16 @@ class Session(asyncio.Protocol):
             self._on_connect(packet)
         elif self.state is CONNECTED and not self._queue:
             self._handle_or_close(packet)
+        elif self.state is WAITING and faults.strict_before_connack:
+            self._refuse_early_packet()
         else:
             self._enqueue(packet)
+
+    def _refuse_early_packet(self):
+        if self._board.faults.strict_before_connack == "close":
+            self.close()
+        else:
+            self._is_deaf = True
 
     def _enqueue(self, packet):
         """Keep what comes before the CONNACK (MqttTransportHandler.enqueueRegularSessionMsg)."""
@@ -185,15 +197,16 @@ class Session(asyncio.Protocol):
         faults = self._board.faults
         if faults.connack == "silence":
             return
+        delay_s = faults.connack_delay or (faults.strict_before_connack and _STRICT_CONNACK_S)
         if faults.connack == "close":
             self.close()
-        elif faults.connack_delay:
-            self._board.call_later(faults.connack_delay, self._answer_connect, packet)
+        elif delay_s:
+            self._board.call_later(delay_s, self._answer_connect, packet)
         else:
             self._answer_connect(packet)
 
     def _answer_connect(self, packet):
-        if self.state is CLOSED:
+        if self.state is CLOSED or self._is_deaf:
             return
         device = self._board.find_device(packet)
         code = self._return_code(packet, device)
