@@ -281,6 +281,9 @@ class _Transport:
     def is_closing(self):
         return False
 
+    def set_write_buffer_limits(self, high):
+        """The other end takes everything at once."""
+
     def pause_reading(self):
         """What comes nevertheless waits in the session."""
 

@@ -85,7 +85,10 @@ class Peer:
         """(topic, payload, QoS, packet id) of the next packet, which has to be a PUBLISH."""
         data = self.read()
         assert data[0] >> 4 == 3, data
-        body = data[2:] if data[1] < 128 else data[3:]
+        start = 2
+        while data[start - 1] & 128:
+            start += 1
+        body = data[start:]
         (length,) = struct.unpack_from("!H", body)
         topic, rest, qos = body[2 : 2 + length].decode(), body[2 + length :], data[0] >> 1 & 3
         if not qos:

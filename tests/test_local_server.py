@@ -680,7 +680,10 @@ def test_a_pending_rpc_ends_with_the_server(device, server):
         future.result(0)
 
 
-def test_packet_id_0_comes_after_65535_messages(device, peer):
+def test_packet_id_0_comes_after_65535_messages(server, device, open_peer):
+    server.max_held_bytes = 1 << 24
+    peer = open_peer().connect()
+
     def read_all():
         rest = b""
         while not rest.endswith(b"end"):

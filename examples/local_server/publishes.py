@@ -15,6 +15,9 @@ _CLIENT_RPC_V1 = "v1/devices/me/rpc/request/"
 MAX_QUEUED_PACKETS = 100
 
 
+_MAX_CLIENT_RPCS = 1000  # unanswered ones of a session; the stand-in's own protection
+
+
 class RateLimited(Exception):
     """The rate limit of the device is exceeded; this closes the connection."""
 
@@ -148,6 +151,8 @@ class Publishes:
 
     def _start_client_rpc_timer(self, request_id):
         self._cancel_client_rpc_timer(request_id)
+        if len(self._client_rpc_timers) >= _MAX_CLIENT_RPCS:
+            raise RateLimited
         self._client_rpc_timers[request_id] = self._board.call_later(
             self._board.client_rpc_timeout_s, self._expire_client_rpc, request_id
         )

@@ -51,6 +51,14 @@ class LocalServer:
     inactivity_s = _setting("inactivity_s")
     #: seconds until a client-side RPC that nobody answers gets ``{"error":"timeout"}``
     client_rpc_timeout_s = _setting("client_rpc_timeout_s")
+    # Three that ThingsBoard does not have: they protect the stand-in beyond loopback.
+    #: how many connections may be open; one more is closed at once
+    max_connections = _setting("max_connections")
+    #: seconds until a connection without a CONNECT is closed; None: never, as by ThingsBoard
+    connect_timeout_s = _setting("connect_timeout_s")
+    #: bytes that are held for one connection: of what its peer does not read, after which it is
+    #: reset, and of what comes before the CONNACK, after which it is closed
+    max_held_bytes = _setting("max_held_bytes")
 
     def __init__(self, port=0, ssl_context=None, page_port=None, host="127.0.0.1"):
         self.port = port
@@ -144,7 +152,11 @@ class LocalServer:
         self.port = listening.getsockname()[1]
         self.board.is_listening = True
         self._listener = await self._loop.create_server(
-            self.board.new_session, sock=listening, ssl=self._ssl_context, backlog=_BACKLOG
+            self.board.new_session,
+            sock=listening,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=self._ssl_context and self.connect_timeout_s,
+            backlog=_BACKLOG,
         )
 
     async def _stop_listening(self, rst):

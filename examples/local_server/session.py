@@ -40,7 +40,9 @@ class Session(asyncio.Protocol):
         self._reader = mqtt311.Reader()
         self._is_deaf = False  # for the rest of its life (faults.strict_before_connack)
         self._is_busy = False  # with a message (faults.message_time)
+        self._connect_timer = None  # until CONNECT comes
         self._queue = deque()  # packets that came before the CONNACK
+        self._queued_bytes = 0  # of their payloads
         self.pushes = Pushes(self.send)
         self._publishes = Publishes(board, self, self.pushes)
 
@@ -50,17 +52,27 @@ class Session(asyncio.Protocol):
         """Start to count as a connection (asyncio calls this)."""
         board = self._board
         self._wire = Wire(board.loop, transport, board.faults)
+        transport.set_write_buffer_limits(high=board.max_held_bytes)
         with board.changes:
             board.accepted += 1
+            if len(board.sessions) >= board.max_connections:
+                self.close()
+                return
             board.sessions.add(self)
             if not board.is_listening:  # it was accepted just before the server went down
                 self.abort()
+            elif board.connect_timeout_s is not None:
+                self._connect_timer = board.call_later(board.connect_timeout_s, self.close)
 
     def connection_lost(self, _error):
         """Clean up (asyncio calls this)."""
         with self._board.changes:
             self._leave()
             self._board.sessions.discard(self)
+
+    def pause_writing(self):
+        """Give up on a peer that does not read (asyncio calls this while it writes)."""
+        self._board.call_later(0, self.abort)
 
     def data_received(self, data):
         """Handle whatever packets are complete (asyncio calls this)."""
@@ -84,6 +96,7 @@ class Session(asyncio.Protocol):
         if self.state is CONNECTED:  # the core is told, which is a message like any other
             self._board.allows(self.device)
         self.state = CLOSED
+        self._stop_connect_timer()
         self._queue.clear()
         self._publishes.end()
         if self.device is not None and self.device.session is self:
@@ -101,6 +114,11 @@ class Session(asyncio.Protocol):
         """Send bytes that may be anything."""
         if self.state is not CLOSED:
             self._wire.write(data)
+
+    def _stop_connect_timer(self):
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+            self._connect_timer = None
 
     @property
     def _name(self):
@@ -142,6 +160,8 @@ class Session(asyncio.Protocol):
     def _receive(self, packet):
         board, faults = self._board, self._board.faults
         board.packets.append((self._name, "in", packet.name))
+        if packet.type == mqtt311.CONNECT:
+            self._stop_connect_timer()
         if faults.silent or self._is_deaf:
             return
         if faults.drop_on == packet.name:
@@ -164,10 +184,12 @@ class Session(asyncio.Protocol):
 
     def _enqueue(self, packet):
         """Keep what comes before the CONNACK (MqttTransportHandler.enqueueRegularSessionMsg)."""
-        if self.state is WAITING and self._board.faults.ignore_before_connack:
+        board = self._board
+        if self.state is WAITING and board.faults.ignore_before_connack:
             return
         self._queue.append(packet)
-        if len(self._queue) > MAX_QUEUED_PACKETS:
+        self._queued_bytes += len(packet.payload)
+        if len(self._queue) > MAX_QUEUED_PACKETS or self._queued_bytes > board.max_held_bytes:
             self.close()
         elif self.state is CONNECTED:
             self._drain()
@@ -176,7 +198,9 @@ class Session(asyncio.Protocol):
         # What the server does not catch only ends this run: the rest waits for the next packet.
         try:
             while self._queue and self.state is CONNECTED:
-                self._handle(self._queue.popleft())
+                packet = self._queue.popleft()
+                self._queued_bytes -= len(packet.payload)
+                self._handle(packet)
         except payloads.Uncaught:
             pass
 

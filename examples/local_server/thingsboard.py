@@ -212,6 +212,10 @@ class ThingsBoard:
         self.keep = 100000
         self.inactivity_s = 600
         self.client_rpc_timeout_s = 60
+        # The stand-in's own protection, where it listens to more than its own computer.
+        self.max_connections = 10000
+        self.connect_timeout_s = 10
+        self.max_held_bytes = 1 << 20
         self.devices = {}  # Credentials.lookup_key: DeviceRecord
         self.is_listening = True
         self.sessions = set()
