@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import types
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -1350,7 +1349,7 @@ def test_raw_bytes_can_be_injected(server, peer):
     assert peer.read() == b"\xff\x00"
 
 
-# --- TLS, other clients, many devices, the page ---
+# --- TLS, other clients, many devices ---
 
 
 @pytest.fixture(scope="module")
@@ -1479,31 +1478,3 @@ def test_1000_devices_connect_and_answer_an_rpc_each(server, open_peer):
         peer.send(puback(packet_id), publish_packet(topic.replace("request", "response"), reply))
     assert [future.result(WAIT_S) for future in futures] == [device.name for device in devices]
     assert server.connections == 1000
-
-
-def test_the_page_shows_devices_and_escapes_everything():
-    with LocalServer(page_port=0) as server:
-        device = server.add_device("<Roof>", token="TOKEN")
-        peer = Peer(server).connect()
-        peer.publish(TELEMETRY, b'{"k&":"<b>"}')
-        assert peer.read() == puback(1)
-        device.push_attributes({"x": "<i>"})
-        with urllib.request.urlopen(server.url, timeout=WAIT_S) as response:
-            page = response.read().decode()
-        peer.close()
-    for shown in ("&lt;Roof&gt;", "online", "k&amp;: &lt;b&gt;", "x: &lt;i&gt;"):
-        assert shown in page
-    for raw in ("<Roof>", "<b>", "<i>"):
-        assert raw not in page
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"), (("GET", "other", 404), ("POST", "", 405), ("HEAD", "", 405))
-)
-def test_the_page_answers_nothing_else(method, path, status):
-    with LocalServer(page_port=0) as server:
-        request = urllib.request.Request(server.url + path, method=method)
-        with pytest.raises(urllib.error.HTTPError) as refusal:
-            urllib.request.urlopen(request, timeout=WAIT_S)
-        refusal.value.close()
-        assert refusal.value.code == status
