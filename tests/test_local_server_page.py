@@ -131,10 +131,11 @@ def test_any_address_is_listened_at_and_each_is_a_name():
     with LocalServer(page_port=0, host="0.0.0.0") as server:
         page = urlsplit("http://127.0.0.3:%d/" % urlsplit(server.url).port)
         assert status_of(page, "GET", Host="127.0.0.3:PORT") == 200
+        assert status_of(page, "GET", Host="0.0.0.0:PORT") == 200
         assert status_of(page, "GET", Host="127.0.0.4:PORT") == 403
 
 
 def test_the_port_of_http_may_be_left_out():
-    assert "localhost" in own_hosts("192.0.2.1", 80)
-    assert "192.0.2.1" in own_hosts("192.0.2.1", 80)
-    assert own_hosts("::1", 8080) == {"127.0.0.1:8080", "localhost:8080", "[::1]:8080"}
+    assert "localhost" in own_hosts(80, "192.0.2.1")
+    assert "192.0.2.1" in own_hosts(80, "192.0.2.1")
+    assert own_hosts(8080, "::1") == {"127.0.0.1:8080", "localhost:8080", "[::1]:8080"}

@@ -49,16 +49,17 @@ async def serve(board, host, port):
     """
 
     async def answer(reader, writer):
-        await _answer(board, reader, writer)
+        await _answer(board, reader, writer, host)
 
     server = await asyncio.start_server(answer, host, port)
     return server, "http://%s:%d/" % server.sockets[0].getsockname()[:2]
 
 
-async def _answer(board, reader, writer):
+async def _answer(board, reader, writer, listens_at):
     try:
         request = await asyncio.wait_for(_read_request(reader), _REQUEST_S)
-        hosts = own_hosts(*writer.get_extra_info("sockname")[:2])
+        address, port = writer.get_extra_info("sockname")[:2]
+        hosts = own_hosts(port, address, listens_at)
         writer.write(_response(board, request, hosts))
         await writer.drain()
     except (OSError, ValueError, asyncio.TimeoutError):
@@ -96,9 +97,10 @@ async def _read_line(reader):
     return (await reader.readline()).decode("latin-1").rstrip("\r\n")
 
 
-def own_hosts(address, port):
-    """What Host may be: the names of this computer, and the address that the request came to."""
-    names = ("127.0.0.1", "localhost", "[%s]" % address if ":" in address else address)
+def own_hosts(port, *addresses):
+    """What Host may be: the names of this computer, and *addresses*, each with its port."""
+    names = ["127.0.0.1", "localhost"]
+    names += ["[%s]" % address if ":" in address else address for address in addresses]
     hosts = {"%s:%d" % (name, port) for name in names}
     return hosts | set(names) if port == _HTTP_PORT else hosts
 
