@@ -121,3 +121,16 @@ def test_a_bad_key_loses_its_own_row_of_a_list_alone(device, send):
     # The server makes a message for the rule engine of each row (DefaultTransportService).
     send(b'[{"ts":1,"values":{"a":1,"<b>":1}},{"ts":2,"values":{"a":2}}]')
     assert device.timeseries == {"a": [(2, 2)]}
+
+
+# --- what the database can't hold ---
+
+
+def test_u0000_is_taken_out_of_text(device, peer):
+    publish_both(peer, {"k": "\0a\0b\0", "5": "\0005", "json": ["\0"], "n": 5})
+    stored = {"k": "ab", "5": "5", "json": ["\0"], "n": 5}
+    assert {key: device.latest(key) for key in stored} == stored
+    assert device.client_attributes == stored
+    assert device.telemetry[0][1]["k"] == "\0a\0b\0"
+    device.push_attributes({"k": "a\0b"})
+    assert device.shared_attributes == {"k": "ab"}

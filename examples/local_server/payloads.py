@@ -105,8 +105,7 @@ def stored_value(value):
     # becomes 1.2345678E7 and then, having an exponent, a LONG.
     if type(value) is float and not _is_plain_in_java(value):
         value = _number_or_text(java_double(value))
-    # PostgreSQL has no U+0000 in a text, and ThingsBoard takes it out before.
-    return value.replace("\0", "") if type(value) is str else value
+    return value
 
 
 def _without_nulls(value):
@@ -116,6 +115,17 @@ def _without_nulls(value):
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+def database_values(values):
+    """Convert a dict of stored values to what the database has of it.
+
+    PostgreSQL takes no U+0000 in a text, so ThingsBoard takes it out before.
+    """
+    return {
+        key: value.replace("\0", "") if isinstance(value, str) else value
+        for key, value in values.items()
+    }
 
 
 def _number_or_text(text):

@@ -127,12 +127,12 @@ class DeviceRecord:
         for row in rows:
             if row[1] and payloads.has_valid_keys(row[1]):
                 self.telemetry.append(row)
-                self.timeseries.store(*row)
+                self.timeseries.store(row[0], payloads.database_values(row[1]))
 
     def store_client_attributes(self, values):
         """Save client attributes, unless the rule engine would refuse a key."""
         if payloads.has_valid_keys(values):
-            self.client_attributes.update(values)
+            self.client_attributes.update(payloads.database_values(values))
 
     def find_attributes(self, client_keys, shared_keys):
         """Build an attribute response; a scope with nothing found is absent."""
@@ -277,7 +277,7 @@ class ThingsBoard:
     def save_shared_attributes(self, device, attributes):
         """Save and push; whether a session got them."""
         values = payloads.stored_values(payloads.parse_object(payloads.rest_body(attributes)))
-        device.shared_attributes.update(values)
+        device.shared_attributes.update(payloads.database_values(values))
         return self._push_attributes(device, values)
 
     def delete_shared_attributes(self, device, keys):
