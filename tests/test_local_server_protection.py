@@ -9,7 +9,7 @@ import trustme
 
 from helpers import wait_until
 from local_server import LocalServer
-from raw_peer import Peer, connect_packet, puback, publish_packet
+from raw_peer import Peer, connect_packet, puback, publish_packet, subscribe_packet
 
 ATTRIBUTES = "v1/devices/me/attributes"
 TELEMETRY = "v1/devices/me/telemetry"
@@ -101,6 +101,14 @@ def test_what_comes_before_the_connack_is_bounded_in_bytes(
     peer.send(connect_packet(username="TOKEN_A"), *[publish_packet(TELEMETRY, big)] * count)
     assert peer.is_closed() is not is_kept
     assert device.wait(lambda d: len(d.messages) == count) if is_kept else not device.messages
+
+
+def test_subscriptions_before_the_connack_count_as_well(server, device, open_peer):
+    server.faults.connack_delay = 0.5
+    peer = open_peer()
+    many = subscribe_packet(*[("x", 0)] * 15000)
+    peer.send(connect_packet(username="TOKEN_A"), *[many] * 18)
+    assert peer.is_closed()
 
 
 def test_what_was_handled_counts_no_more(server, device, open_peer):

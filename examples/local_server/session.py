@@ -19,7 +19,6 @@ from .pushes import Pushes
 
 # --- words and limits ---
 
-
 _ACCEPTED, _IDENTIFIER_REJECTED, _SERVER_UNAVAILABLE, _NOT_AUTHORIZED = 0, 2, 3, 5
 
 # A strict server has to wait a moment with its CONNACK to see what comes too early.
@@ -42,7 +41,7 @@ class Session(asyncio.Protocol):
         self._is_busy = False  # with a message (faults.message_time)
         self._connect_timer = None  # until CONNECT comes
         self._queue = deque()  # packets that came before the CONNACK
-        self._queued_bytes = 0  # of their payloads
+        self._queued_bytes = 0
         self.pushes = Pushes(self.send)
         self._publishes = Publishes(board, self, self.pushes)
 
@@ -188,7 +187,7 @@ class Session(asyncio.Protocol):
         if self.state is WAITING and board.faults.ignore_before_connack:
             return
         self._queue.append(packet)
-        self._queued_bytes += len(packet.payload)
+        self._queued_bytes += packet.size
         if len(self._queue) > MAX_QUEUED_PACKETS or self._queued_bytes > board.max_held_bytes:
             self.close()
         elif self.state is CONNECTED:
@@ -199,7 +198,7 @@ class Session(asyncio.Protocol):
         try:
             while self._queue and self.state is CONNECTED:
                 packet = self._queue.popleft()
-                self._queued_bytes -= len(packet.payload)
+                self._queued_bytes -= packet.size
                 self._handle(packet)
         except payloads.Uncaught:
             pass
