@@ -54,3 +54,23 @@ def client(server, device):
     """A client of Device A that is online."""
     with importlib.import_module("clients").online_client(server) as client:
         yield client
+
+
+@pytest.fixture
+def open_peer(server):
+    """Open a connection of bytes, as often as it is called."""
+    module, peers = importlib.import_module("raw_peer"), []
+
+    def open_one():
+        peers.append(module.Peer(server))
+        return peers[-1]
+
+    yield open_one
+    for one in peers:
+        one.close()
+
+
+@pytest.fixture
+def peer(device, open_peer):
+    """Device A, online by a connection of bytes."""
+    return open_peer().connect("TOKEN_A")

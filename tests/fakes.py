@@ -281,6 +281,14 @@ class _Transport:
     def is_closing(self):
         return False
 
+    def set_write_buffer_limits(self, high):
+        """The other end takes everything at once."""
+
+    def pause_reading(self):
+        """What comes nevertheless waits in the session."""
+
+    resume_reading = pause_reading
+
     def close(self):
         self._loop.call_soon(self._socket.end)
 

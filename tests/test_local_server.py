@@ -4,15 +4,12 @@
 
 import asyncio
 import json
-import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
 import time
 import types
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -23,164 +20,27 @@ import trustme
 import local_server
 from local_server import LocalServer
 from local_server.faults import Faults, Wire
+from raw_peer import (
+    WAIT_S,
+    Peer,
+    connect_packet,
+    packet,
+    puback,
+    publish_packet,
+    subscribe_packet,
+    text,
+)
 
 TELEMETRY = "v1/devices/me/telemetry"
 ATTRIBUTES = "v1/devices/me/attributes"
 RPC_REQUESTS = "v1/devices/me/rpc/request/+"
 RPC_REQUEST = "v1/devices/me/rpc/request/"
 RPC_RESPONSE = "v1/devices/me/rpc/response/"
-WAIT_S = 5
-NOTHING_S = 0.15  # how long silence is listened to
-
-
-# --- a peer that knows only bytes ---
-
-
-def text(value):
-    raw = value.encode()
-    return struct.pack("!H", len(raw)) + raw
-
-
-def packet(first, body):
-    head, length = bytearray((first,)), len(body)
-    while length > 127:
-        head.append(length % 128 + 128)
-        length //= 128
-    head.append(length)
-    return bytes(head) + body
-
-
-def connect_packet(client_id="", username=None, password=None, clean=True):
-    flags = 2 * clean + 128 * (username is not None) + 64 * (password is not None)
-    body = text("MQTT") + bytes((4, flags, 0, 60)) + text(client_id)
-    for field in (username, password):
-        body += text(field) if field is not None else b""
-    return packet(0x10, body)
-
-
-def publish_packet(topic, payload, qos=1, packet_id=1, dup=False):
-    number = struct.pack("!H", packet_id) if qos else b""
-    return packet(0x30 | qos << 1 | dup << 3, text(topic) + number + payload)
-
-
-def subscribe_packet(*filters, packet_id=1):
-    body = b"".join(text(name) + bytes((qos,)) for name, qos in filters)
-    return packet(0x82, struct.pack("!H", packet_id) + body)
-
-
-def puback(packet_id):
-    return b"\x40\x02" + struct.pack("!H", packet_id)
-
-
-class Peer:
-    """A blocking MQTT client of bytes."""
-
-    def __init__(self, server, context=None):
-        self.socket = socket.create_connection(("127.0.0.1", server.port), WAIT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if context is not None:
-            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
-
-    def send(self, *packets):
-        self.socket.sendall(b"".join(packets))
-
-    def connect(self, token="TOKEN", **others):
-        self.send(connect_packet(username=token, **others))
-        assert self.read() == b"\x20\x02\x00\x00"
-        return self
-
-    def subscribe(self, *names, qos=1):
-        self.send(subscribe_packet(*((name, qos) for name in names)))
-        return self.read()
-
-    def publish(self, topic, payload, **others):
-        self.send(publish_packet(topic, payload, **others))
-
-    def read(self):
-        """One whole packet, or b"" at the end of the connection."""
-        head = self._read_exactly(2)
-        if not head:
-            return b""
-        length, shift = head[1] & 127, 7
-        while head[-1] & 128:
-            head += self._read_exactly(1)
-            length |= (head[-1] & 127) << shift
-            shift += 7
-        return head + self._read_exactly(length)
-
-    def read_publish(self):
-        """(topic, payload, QoS, packet id) of the next packet, which has to be a PUBLISH."""
-        data = self.read()
-        assert data[0] >> 4 == 3, data
-        body = data[2:] if data[1] < 128 else data[3:]
-        (length,) = struct.unpack_from("!H", body)
-        topic, rest, qos = body[2 : 2 + length].decode(), body[2 + length :], data[0] >> 1 & 3
-        if not qos:
-            return topic, rest, 0, None
-        return topic, rest[2:], 1, struct.unpack_from("!H", rest)[0]
-
-    def _read_exactly(self, count):
-        data = b""
-        while len(data) < count:
-            try:
-                piece = self.socket.recv(count - len(data))
-            except ConnectionResetError:
-                return b""
-            if not piece:
-                return b""
-            data += piece
-        return data
-
-    def is_closed(self):
-        return self.read() == b""
-
-    def ends_with_reset(self):
-        try:
-            return self.socket.recv(1) != b"" and False
-        except ConnectionResetError:
-            return True
-
-    def hears_nothing(self):
-        self.socket.settimeout(NOTHING_S)
-        try:
-            self.socket.recv(1)
-        except socket.timeout:
-            return True
-        finally:
-            self.socket.settimeout(WAIT_S)
-        return False
-
-    def is_alive(self):
-        """Nothing waits to be read, and a ping is answered."""
-        self.send(b"\xc0\x00")
-        return self.read() == b"\xd0\x00"
-
-    def close(self):
-        self.socket.close()
-
-
-@pytest.fixture
-def server():
-    with LocalServer() as running:
-        yield running
 
 
 @pytest.fixture
 def device(server):
     return server.add_device("Roof", token="TOKEN")
-
-
-@pytest.fixture
-def open_peer(server):
-    peers = []
-
-    def open_one():
-        peers.append(Peer(server))
-        return peers[-1]
-
-    yield open_one
-    for one in peers:
-        one.close()
 
 
 @pytest.fixture
@@ -359,6 +219,46 @@ def test_an_old_server_forgets_what_came_before_its_connack(server, device, open
     assert peer.read() == b"\x20\x02\x00\x00"
     assert peer.is_alive()
     assert device.messages == []
+
+
+@pytest.mark.parametrize(
+    "early",
+    (
+        subscribe_packet((ATTRIBUTES, 1)),
+        publish_packet(TELEMETRY, b'{"a":1}'),
+        b"\xc0\x00",  # PINGREQ
+        b"\xe0\x00",  # DISCONNECT
+    ),
+    ids=("SUBSCRIBE", "PUBLISH", "PINGREQ", "DISCONNECT"),
+)
+def test_a_strict_server_closes_when_something_comes_before_its_connack(
+    server, device, open_peer, early
+):
+    server.faults.strict_before_connack = "close"
+    peer = open_peer()
+    peer.send(connect_packet(username="TOKEN"))
+    peer.send(early)
+    assert peer.is_closed()
+    assert (device.connects, device.messages) == (0, [])
+
+
+def test_a_strict_server_may_never_answer_instead(server, device, open_peer):
+    server.faults.strict_before_connack = "silence"
+    peer = open_peer()
+    peer.send(connect_packet(username="TOKEN"), subscribe_packet((ATTRIBUTES, 1)))
+    assert peer.hears_nothing()
+    server.faults.strict_before_connack = None
+    peer.send(b"\xc0\x00" * 101, connect_packet(username="TOKEN"))
+    assert peer.hears_nothing()
+    assert device.connects == 0
+
+
+@pytest.mark.parametrize("strict", ("close", "silence"))
+def test_a_strict_server_serves_who_waits_for_its_connack(server, device, open_peer, strict):
+    server.faults.strict_before_connack = strict
+    peer = open_peer().connect()
+    assert peer.subscribe(ATTRIBUTES) == b"\x90\x03\x00\x01\x01"
+    assert peer.is_alive()
 
 
 # --- SUBSCRIBE ---
@@ -779,7 +679,10 @@ def test_a_pending_rpc_ends_with_the_server(device, server):
         future.result(0)
 
 
-def test_packet_id_0_comes_after_65535_messages(device, peer):
+def test_packet_id_0_comes_after_65535_messages(server, device, open_peer):
+    server.max_held_bytes = 1 << 24
+    peer = open_peer().connect()
+
     def read_all():
         rest = b""
         while not rest.endswith(b"end"):
@@ -793,7 +696,7 @@ def test_packet_id_0_comes_after_65535_messages(device, peer):
 
     def push_many():
         for _ in range(65534):
-            session.push_attributes({})
+            session.pushes.push_attributes({})
 
     device._server.call(push_many)
     device._server.inject(b"\x30\x05\x00\x00end")
@@ -801,6 +704,27 @@ def test_packet_id_0_comes_after_65535_messages(device, peer):
     peer.subscribe(ATTRIBUTES, qos=1)
     assert (device.push_attributes({"a": 1}), device.push_attributes({"a": 2})) == (True, True)
     assert (peer.read_publish()[3], peer.read_publish()[3]) == (65535, 0)
+
+
+@pytest.mark.parametrize("order", ("reverse", "shuffle"))
+def test_pending_rpcs_can_come_out_of_order(server, device, peer, order):
+    server.faults.pending_rpc_order = order
+    for _ in range(30):
+        device.push_rpc("m")
+    peer.subscribe(RPC_REQUESTS)
+    came = [int(peer.read_publish()[0][len(RPC_REQUEST) :]) for _ in range(30)]
+    assert sorted(came) == list(range(30))
+    assert came != sorted(came)
+    assert (came == sorted(came)[::-1]) is (order == "reverse")
+
+
+def test_a_method_may_be_empty_and_waits_for_its_reply(device, peer):
+    peer.subscribe(RPC_REQUESTS)
+    future = device.call_rpc("")
+    assert peer.read_publish()[:2] == (RPC_REQUEST + "0", b'{"method":"","params":null}')
+    assert not future.done()
+    peer.publish(RPC_RESPONSE + "0", b"1")
+    assert future.result(WAIT_S) == 1
 
 
 # --- client-side RPC ---
@@ -1026,6 +950,68 @@ def test_a_claim_that_closes(device, peer, payload):
     peer.publish("v1/devices/me/claim", payload)
     assert peer.is_closed()
     assert device.claim is None
+
+
+NOW_MS = 1700000000000
+
+
+@pytest.fixture
+def claim(server, device, peer):
+    """Publish a claim, so many seconds later."""
+
+    def publish(payload, at_s=0):
+        server.clock_ms = lambda: NOW_MS + at_s * 1000
+        peer.publish("v1/devices/me/claim", payload)
+        assert peer.read() == puback(1)
+
+    return publish
+
+
+@pytest.mark.parametrize("key", ("s", ""))
+def test_a_customer_claims_with_the_right_key(device, claim, key):
+    claim(json.dumps({"secretKey": key}).encode())
+    assert device.customer_claims(key) == "SUCCESS"
+    assert device.claim is None
+    claim(b"{}")
+    assert device.claim is None  # it belongs to the customer, and another claim is ignored
+    assert device.customer_claims() == "CLAIMED"
+
+
+def test_nothing_can_be_claimed_without_a_claim_of_the_device(device):
+    assert device.customer_claims() == "FAILURE"
+
+
+def test_an_attempt_with_a_wrong_key_deletes_the_claim(device, claim):
+    claim(b'{"secretKey":"s"}')
+    assert device.customer_claims("wrong") == "FAILURE"
+    assert device.claim is None
+    assert device.customer_claims("s") == "FAILURE"
+    claim(b'{"secretKey":"s"}')
+    assert device.customer_claims("s") == "SUCCESS"
+
+
+def test_a_claim_that_is_over_blocks_the_next_until_an_attempt(server, device, claim):
+    over = {"secretKey": "s", "durationMs": 60000}
+    claim(b'{"secretKey":"s","durationMs":60000}')
+    claim(b'{"secretKey":"new"}', at_s=61)
+    assert device.claim == over
+    assert device.customer_claims("s") == "FAILURE"
+    claim(b'{"secretKey":"new"}', at_s=62)
+    assert device.customer_claims("new") == "SUCCESS"
+
+
+def test_a_claim_holds_until_its_duration_is_over(server, device, claim):
+    claim(b'{"secretKey":"s","durationMs":60000}')
+    server.clock_ms = lambda: NOW_MS + 60000
+    assert device.customer_claims("s") == "SUCCESS"
+
+
+def test_a_claim_is_forgotten_after_a_day(server, device, claim):
+    claim(b'{"secretKey":"s","durationMs":%d}' % (7 * 86400000))
+    claim(b'{"secretKey":"new"}', at_s=86399)
+    assert device.claim["secretKey"] == "s"
+    claim(b'{"secretKey":"new"}', at_s=86400)
+    assert device.claim["secretKey"] == "new"
 
 
 # --- limits ---
@@ -1363,7 +1349,7 @@ def test_raw_bytes_can_be_injected(server, peer):
     assert peer.read() == b"\xff\x00"
 
 
-# --- TLS, other clients, many devices, the page ---
+# --- TLS, other clients, many devices ---
 
 
 @pytest.fixture(scope="module")
@@ -1492,31 +1478,3 @@ def test_1000_devices_connect_and_answer_an_rpc_each(server, open_peer):
         peer.send(puback(packet_id), publish_packet(topic.replace("request", "response"), reply))
     assert [future.result(WAIT_S) for future in futures] == [device.name for device in devices]
     assert server.connections == 1000
-
-
-def test_the_page_shows_devices_and_escapes_everything():
-    with LocalServer(page_port=0) as server:
-        device = server.add_device("<Roof>", token="TOKEN")
-        peer = Peer(server).connect()
-        peer.publish(TELEMETRY, b'{"k&":"<b>"}')
-        assert peer.read() == puback(1)
-        device.push_attributes({"x": "<i>"})
-        with urllib.request.urlopen(server.url, timeout=WAIT_S) as response:
-            page = response.read().decode()
-        peer.close()
-    for shown in ("&lt;Roof&gt;", "online", "k&amp;: &lt;b&gt;", "x: &lt;i&gt;"):
-        assert shown in page
-    for raw in ("<Roof>", "<b>", "<i>"):
-        assert raw not in page
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"), (("GET", "other", 404), ("POST", "", 405), ("HEAD", "", 405))
-)
-def test_the_page_answers_nothing_else(method, path, status):
-    with LocalServer(page_port=0) as server:
-        request = urllib.request.Request(server.url + path, method=method)
-        with pytest.raises(urllib.error.HTTPError) as refusal:
-            urllib.request.urlopen(request, timeout=WAIT_S)
-        refusal.value.close()
-        assert refusal.value.code == status

@@ -13,6 +13,7 @@
 
 from .device import Device
 from .faults import Faults
+from .limits import RateLimits
 from .server import LocalServer
 
-__all__ = ("Device", "Faults", "LocalServer")
+__all__ = ("Device", "Faults", "LocalServer", "RateLimits")

@@ -43,12 +43,33 @@ class Device:
 
     @property
     def telemetry(self):
-        """``[(ts_ms, {key: value}), ...]`` in order of arrival, as ThingsBoard stores it.
+        """``[(ts_ms, {key: value}), ...]``: every row that reached the rule engine, in this order.
 
+        What is left of them in the database, where a row may replace another one, is `timeseries`.
         ``0.30000000000000004`` and everything else with more than 16 decimals is a str, ``"007"``
         is 7, JSON is a dict or list. Bounded to the last `LocalServer.keep` rows.
         """
         return self._copy(list, self._record.telemetry)
+
+    @property
+    def timeseries(self):
+        """``{key: [(ts_ms, value), ...]}`` of the database, the earliest time first.
+
+        One value per key and millisecond: the later one wins. Bounded to the last
+        `LocalServer.keep` values of all keys together.
+        """
+        with self._server.lock:
+            return self._record.timeseries.all()
+
+    def stored(self, key):
+        """``[(ts_ms, value), ...]`` of one key in the database, the earliest time first."""
+        with self._server.lock:
+            return self._record.timeseries.stored(key)
+
+    def latest(self, key):
+        """The stored value of one key that has the latest time, or None."""
+        with self._server.lock:
+            return self._record.timeseries.latest(key)
 
     @property
     def messages(self):
@@ -67,16 +88,17 @@ class Device:
 
     @property
     def claim(self):
-        """``{"secretKey": str, "durationMs": int}`` of the first claim, or None."""
+        """``{"secretKey": str, "durationMs": int}`` of the claim that stands, or None."""
         with self._server.lock:
-            return dict(self._record.claim) if self._record.claim is not None else None
+            claim = self._record.claiming.claim(self._server.board.now_ms())
+            return dict(claim) if claim is not None else None
 
     @property
     def subscriptions(self):
         """``{topic filter: granted QoS}`` of the live session; empty when offline."""
         with self._server.lock:
             session = self._record.session
-            return dict(session.subscriptions) if session is not None else {}
+            return dict(session.pushes.subscriptions) if session is not None else {}
 
     @property
     def rpc_replies(self):
@@ -110,7 +132,7 @@ class Device:
 
     @property
     def rate_limited(self):
-        """Set it to True, and the device exceeds its rate limit.
+        """Set it to True, and the device exceeds its rate limits, whatever `limits` says.
 
         A publish closes the connection without PUBACK, CONNECT is refused with code 3, and
         SUBSCRIBE is granted without effect.
@@ -120,6 +142,14 @@ class Device:
     @rate_limited.setter
     def rate_limited(self, limited):
         self._record.rate_limited = limited
+
+    @property
+    def limits(self):
+        """Its `RateLimits`, each settable at any time: ``device.limits.messages = "10:1,300:60"``.
+
+        They are what ``getSessionLimits`` is answered with; those of the tenant count as well.
+        """
+        return self._record.limits
 
     @property
     def on_client_rpc(self):
@@ -184,6 +214,15 @@ class Device:
         if request_id is not None:
             return self._server.call(board.push_duplicate_rpc, record, request_id, method, params)
         return self._server.call(board.start_rpc, record, method, params, timeout)
+
+    def customer_claims(self, secret_key=""):
+        """Let a customer try to claim the device: ``"SUCCESS"``, ``"FAILURE"`` or ``"CLAIMED"``.
+
+        An attempt ends the claim of the device, one with a wrong key too: the device has to
+        publish it again. ``"CLAIMED"``: it belongs to a customer already.
+        """
+        board = self._server.board
+        return self._server.call(board.claim_for_customer, self._record, secret_key)
 
     def disconnect(self, rst=False):
         """Close its session with FIN, or with RST; whether there was one."""

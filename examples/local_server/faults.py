@@ -18,45 +18,58 @@ _TLS_CLOSE_S = 0.2
 class Faults:
     """Switches, all of them off at first. Each may be changed at any time, from any thread."""
 
-    def __init__(self):
-        #: CONNACK: a return code to refuse with, ``"silence"`` (no answer) or ``"close"`` (FIN)
-        self.connack = None
-        #: seconds from CONNECT to CONNACK
-        self.connack_delay = 0
-        #: everything before the CONNACK is thrown away, as by ThingsBoard before 3.3
-        self.ignore_before_connack = False
-        #: read everything, handle and answer nothing
-        self.silent = False
-        #: seconds by which every outgoing byte is late; the order stays
-        self.delay = 0
-        #: bytes of one outgoing segment; 0 is no limit
-        self.chunk = 0
-        #: the next packet of this type, such as ``"PUBLISH"``, meets a RST; then it is None again
-        self.drop_on = None
-        #: every PUBLISH whose payload contains these bytes meets a FIN
-        self.close_on = None
-        #: PUBLISH is handled but never acknowledged
-        self.mute_puback = False
-        #: seconds from PUBLISH to PUBACK
-        self.puback_delay = 0
-        #: ``"reverse"`` or ``"shuffle"``: hold PUBACKs and release them in this order
-        self.puback_order = None
-        #: how many PUBACKs are held; fewer are released after 50 ms
-        self.puback_batch = 4
-        #: every PUBACK comes twice
-        self.puback_twice = False
-        #: RPCs that waited for the subscription are pushed before its SUBACK
-        self.push_before_suback = False
-        #: seconds from a request (attributes, client-side RPC) to its response
-        self.response_delay = 0
-        #: every response comes twice
-        self.response_twice = False
-        #: the response comes before the PUBACK of its request
-        self.response_before_puback = False
+    #: CONNACK: a return code to refuse with, ``"silence"`` (no answer) or ``"close"`` (FIN)
+    connack = None
+    #: seconds from CONNECT to CONNACK
+    connack_delay = 0
+    #: everything before the CONNACK is thrown away, as by ThingsBoard before 3.3
+    ignore_before_connack = False
+    #: what follows if anything but CONNECT comes before the CONNACK was sent: ``"close"``
+    #: (FIN, as moquette does) or ``"silence"`` (no answer any more). ThingsBoard allows it
+    strict_before_connack = None
+    #: read everything, handle and answer nothing
+    silent = False
+    #: seconds by which every outgoing byte is late; the order stays
+    delay = 0
+    #: bytes of one outgoing segment; 0 is no limit
+    chunk = 0
+    #: the next packet of this type, such as ``"PUBLISH"``, meets a RST; then it is None again
+    drop_on = None
+    #: every PUBLISH whose payload contains these bytes meets a FIN
+    close_on = None
+    #: PUBLISH is handled but never acknowledged
+    mute_puback = False
+    #: seconds that each PUBLISH takes, one after the other on each connection
+    message_time = 0
+    #: seconds from PUBLISH to PUBACK
+    puback_delay = 0
+    #: ``"reverse"`` or ``"shuffle"``: hold PUBACKs and release them in this order
+    puback_order = None
+    #: how many PUBACKs are held; fewer are released after 50 ms
+    puback_batch = 4
+    #: every PUBACK comes twice
+    puback_twice = False
+    #: RPCs that waited for the subscription are pushed before its SUBACK
+    push_before_suback = False
+    #: ``"reverse"`` or ``"shuffle"``: RPCs that waited for the subscription come in this order
+    pending_rpc_order = None
+    #: seconds from a request (attributes, client-side RPC) to its response
+    response_delay = 0
+    #: every response comes twice
+    response_twice = False
+    #: the response comes before the PUBACK of its request
+    response_before_puback = False
+
+
+def reorder(items, order):
+    """Return a list in the *order* ``"reverse"`` or ``"shuffle"``; None leaves it as it is."""
+    if order == "reverse":
+        return items[::-1]
+    return random.sample(items, len(items)) if order == "shuffle" else items
 
 
 class Wire:
-    """The outgoing half of one connection.
+    """The transport of one connection, with faults in what goes out.
 
     :param transport: an `asyncio.Transport`
     :param Faults faults: `Faults.delay` and `Faults.chunk` are obeyed
@@ -81,6 +94,15 @@ class Wire:
             self._wait_in_line(None)
         else:
             self._close_now()
+
+    def pause_reading(self):
+        """Leave what comes in the socket, where it slows the peer down."""
+        self._transport.pause_reading()
+
+    def resume_reading(self):
+        """Read on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def abort(self):
         """Send RST, drop what was written."""
@@ -162,10 +184,7 @@ class Pubacks:
 
     def _release(self):
         held, self._held = self._held, []
-        if self._faults.puback_order == "shuffle":
-            random.shuffle(held)
-        else:
-            held.reverse()
+        held = reorder(held, self._faults.puback_order)
         if self._faults.puback_delay:
             self._call_later(self._faults.puback_delay, self._send_all, held)
         else:

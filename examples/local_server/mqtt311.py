@@ -54,6 +54,7 @@ class Packet:
         "password",
         "payload",
         "qos",
+        "size",
         "topic",
         "topic_filters",
         "type",
@@ -62,6 +63,7 @@ class Packet:
 
     def __init__(self, packet_type):
         self.type = packet_type
+        self.size = 0  # its Remaining Length
         self.dup = False
         self.qos = 0
         self.packet_id = 0
@@ -136,6 +138,7 @@ def decode(first, body):
     :raises ProtocolError: malformed, or a type that does not exist in MQTT 3.1.1
     """
     packet = Packet(first >> 4)
+    packet.size = len(body)
     try:
         _DECODERS[packet.type](packet, first & 0x0F, body)
     except (IndexError, struct.error, UnicodeDecodeError) as error:

@@ -22,8 +22,11 @@ _MAX_KEY_LENGTH = 255
 # What commons-lang3's NumberUtils.isParsable accepts: "007", ".5" and "1.10", not "5." or "1e5".
 _PARSABLE = re.compile(r"-?[0-9]*\.?[0-9]+")
 _JAVA_INTEGER = re.compile(r"[+-]?[0-9]+")
-# A rough picture of NoXssValidator, which refuses keys that look like markup or a template.
-_LOOKS_LIKE_MARKUP = re.compile(r"<[a-zA-Z/!]|\{\{.*\}\}")
+# NoXssValidator: a key must hold neither markup nor a template. A "<" begins markup where an HTML
+# parser takes it for a tag: before a letter, so that "a<b" is lost and "PM<2.5" is stored. A
+# template is "{{" with "}}" somewhere behind it. Both seen on a running server; "</" and "<!" are
+# taken for markup without having been tried there.
+_LOOKS_LIKE_MARKUP = re.compile(r"<[a-zA-Z/!]|\{\{.*\}\}", re.DOTALL)
 
 DEFAULT_CLAIM_DURATION_MS = 86400000
 
@@ -96,11 +99,33 @@ def stored_value(value):
         value = _number_or_text(value.text)
     elif kind is int and value not in _INT64:
         value = str(value)
+    elif kind in (dict, list):
+        value = _without_nulls(value)
     # The default rule chain writes the message out and parses it again, so that 12345678.0
     # becomes 1.2345678E7 and then, having an exponent, a LONG.
     if type(value) is float and not _is_plain_in_java(value):
         value = _number_or_text(java_double(value))
     return value
+
+
+def _without_nulls(value):
+    """Leave null members of objects out, as Gson does; null in a list stays."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def database_values(values):
+    """Convert a dict of stored values to what the database has of it.
+
+    PostgreSQL takes no U+0000 in a text, so ThingsBoard takes it out before.
+    """
+    return {
+        key: value.replace("\0", "") if isinstance(value, str) else value
+        for key, value in values.items()
+    }
 
 
 def _number_or_text(text):
@@ -125,7 +150,10 @@ def _exact_number(text):
 
 
 def has_valid_keys(values):
-    """Whether the rule engine, which looks after the PUBACK, would store these keys."""
+    """Whether the rule engine, which looks after the PUBACK, would store these keys.
+
+    One bad key loses all of them (KvUtils).
+    """
     return all(
         key.strip() and len(key) <= _MAX_KEY_LENGTH and not _LOOKS_LIKE_MARKUP.search(key)
         for key in values

@@ -43,10 +43,22 @@ class LocalServer:
 
     #: how many telemetry rows, messages and RPC replies each device added from now on keeps
     keep = _setting("keep")
+    #: ``f()``: the time of the server, in milliseconds since 1970; default: that of the computer
+    clock_ms = _setting("now_ms")
+    #: ``f()``: the time that rate limits go by, in seconds; default: that of the event loop
+    monotonic_s = _setting("monotonic_s")
     #: seconds without activity after which a session is closed; the keep-alive is ignored
     inactivity_s = _setting("inactivity_s")
     #: seconds until a client-side RPC that nobody answers gets ``{"error":"timeout"}``
     client_rpc_timeout_s = _setting("client_rpc_timeout_s")
+    # Three that ThingsBoard does not have: they protect the stand-in beyond loopback.
+    #: how many connections may be open; one more is closed at once
+    max_connections = _setting("max_connections")
+    #: seconds until a connection without a CONNECT is closed; None: never, as by ThingsBoard
+    connect_timeout_s = _setting("connect_timeout_s")
+    #: bytes that are held for one connection: of what its peer does not read, after which it is
+    #: reset, and of what comes before the CONNACK, after which it is closed
+    max_held_bytes = _setting("max_held_bytes")
 
     def __init__(self, port=0, ssl_context=None, page_port=None, host="127.0.0.1"):
         self.port = port
@@ -59,6 +71,7 @@ class LocalServer:
         self._listener = None  # the asyncio server, while it listens
         self._reserved = None  # a bound socket that keeps the port, while it does not
         self._page = None
+        self._go_on = threading.Event()
         self.board = ThingsBoard(self._loop)
 
     def __enter__(self):
@@ -87,6 +100,7 @@ class LocalServer:
         """Close every connection and end the thread; what devices stored stays readable."""
         if self._thread is None:
             return
+        self.go_on()
         self._await(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -138,7 +152,11 @@ class LocalServer:
         self.port = listening.getsockname()[1]
         self.board.is_listening = True
         self._listener = await self._loop.create_server(
-            self.board.new_session, sock=listening, ssl=self._ssl_context, backlog=_BACKLOG
+            self.board.new_session,
+            sock=listening,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=self._ssl_context and self.connect_timeout_s,
+            backlog=_BACKLOG,
         )
 
     async def _stop_listening(self, rst):
@@ -160,6 +178,30 @@ class LocalServer:
             for session in list(self.board.sessions):
                 session.abort()
         await asyncio.sleep(0)  # lets the aborted ones report their end
+
+    # --- a server that hangs ---
+
+    def hang(self, seconds=None):
+        """Do nothing at all for a while: neither read, write nor notice the time.
+
+        Then it goes on with whatever waited, and stores it with the time at which it goes on.
+        Calls that need the server's thread, such as `Device.push_attributes`, wait as well.
+
+        :param float seconds: how long; default: until `go_on`
+        """
+        self.refuse_own_thread()
+        self._go_on.clear()
+        hung = threading.Event()
+        self._loop.call_soon_threadsafe(self._hang, hung, seconds)
+        hung.wait()
+
+    def _hang(self, hung, seconds):
+        hung.set()
+        self._go_on.wait(seconds)
+
+    def go_on(self):
+        """End a `hang`."""
+        self._go_on.set()
 
     # --- calls from other threads ---
 
@@ -220,6 +262,11 @@ class LocalServer:
     def restart_actors(self):
         """Forget pending RPCs and count their ids from 0 again, as after a server restart."""
         self.call(self.board.restart_actors)
+
+    @property
+    def tenant_limits(self):
+        """The `RateLimits` that all devices share; each has `Device.limits` of its own too."""
+        return self.board.tenant_limits
 
     # --- what goes on ---
 

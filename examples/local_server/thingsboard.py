@@ -13,14 +13,17 @@ import time
 from collections import deque
 
 from . import payloads
-from .faults import Faults
+from .claiming import Claiming
+from .faults import Faults, reorder
+from .limits import RateLimits
 from .session import CONNECTED, Session
+from .timeseries import TimeSeries
 
 _LOGGED_PACKETS = 10000
 
 
 def now_ms():
-    """The time of the server, milliseconds since 1970."""
+    """The time of this computer, milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
@@ -98,19 +101,22 @@ class DeviceRecord:
     """All that the server knows of one device.
 
     :param int keep: how many telemetry rows, messages and RPC replies are kept
+    :param RateLimits limits: its own, beside those of the tenant
     """
 
-    def __init__(self, name, credentials, keep):
+    def __init__(self, name, credentials, keep, limits):
         self.name = name
         self.credentials = credentials
         self.session = None
         self.connects = 0
-        self.rate_limited = False
-        self.telemetry = deque(maxlen=keep)  # (ts in ms, {key: value})
+        self.limits = limits
+        self.rate_limited = False  # all limits are exceeded, whatever they are
+        self.telemetry = deque(maxlen=keep)  # (ts in ms, {key: value}), as the rule engine gets it
+        self.timeseries = TimeSeries(keep)  # what the database makes of it
         self.messages = deque(maxlen=keep)  # (topic, payload, QoS, DUP)
         self.client_attributes = {}
         self.shared_attributes = {}
-        self.claim = None
+        self.claiming = Claiming()
         self.rpc_replies = deque(maxlen=keep)  # (request id, payload)
         self.pending_rpcs = {}  # request id: PendingRpc, oldest first
         self.next_rpc_id = 0
@@ -121,11 +127,12 @@ class DeviceRecord:
         for row in rows:
             if row[1] and payloads.has_valid_keys(row[1]):
                 self.telemetry.append(row)
+                self.timeseries.store(row[0], payloads.database_values(row[1]))
 
     def store_client_attributes(self, values):
         """Save client attributes, unless the rule engine would refuse a key."""
         if payloads.has_valid_keys(values):
-            self.client_attributes.update(values)
+            self.client_attributes.update(payloads.database_values(values))
 
     def find_attributes(self, client_keys, shared_keys):
         """Build an attribute response; a scope with nothing found is absent."""
@@ -144,6 +151,20 @@ class DeviceRecord:
         """Count RPCs from 0."""
         self.next_rpc_id += 1
         return self.next_rpc_id - 1
+
+    def push_rpc(self, rpc):
+        """Push a `PendingRpc` if a session listens; a one-way RPC is done then."""
+        session = self.session
+        if session is None or not session.pushes.push_rpc(rpc.request_id, rpc.payload):
+            return
+        if rpc.is_one_way:
+            rpc.timer.cancel()
+            del self.pending_rpcs[rpc.request_id]
+
+    def push_pending_rpcs(self, order=None):
+        """Push all that are unanswered, also those that were delivered before (BURST)."""
+        for rpc in reorder(list(self.pending_rpcs.values()), order):
+            self.push_rpc(rpc)
 
     def resolve_rpc(self, request_id, payload):
         """Give a reply to whoever waits for it; a late or unknown one is only kept."""
@@ -183,11 +204,18 @@ class ThingsBoard:
 
     def __init__(self, loop):
         self.loop = loop
+        self.now_ms = now_ms  # the time that telemetry without a time of its own gets
+        self.monotonic_s = loop.time  # the time of the rate limits
+        self.tenant_limits = RateLimits(self._limits_s)
         self.changes = Changes()
         self.faults = Faults()
         self.keep = 100000
         self.inactivity_s = 600
         self.client_rpc_timeout_s = 60
+        # The stand-in's own protection, where it listens to more than its own computer.
+        self.max_connections = 10000
+        self.connect_timeout_s = 10
+        self.max_held_bytes = 1 << 20
         self.devices = {}  # Credentials.lookup_key: DeviceRecord
         self.is_listening = True
         self.sessions = set()
@@ -202,10 +230,17 @@ class ThingsBoard:
         with self.changes:
             function(*arguments)
 
-    @staticmethod
-    def now_ms():
-        """The time that telemetry without a time of its own gets."""
-        return now_ms()
+    def _limits_s(self):
+        return self.monotonic_s()
+
+    def allows(self, device, data_points=0):
+        """Charge a message of *device*; whether it is within its rate limits.
+
+        The tenant is charged first, and for what its device then may not send, too.
+        """
+        if device.rate_limited:
+            return False
+        return self.tenant_limits.allow(data_points) and device.limits.allow(data_points)
 
     def new_session(self):
         """Make the protocol of a new connection (the factory that asyncio asks for)."""
@@ -219,7 +254,7 @@ class ThingsBoard:
         with self.changes:
             if credentials.lookup_key in self.devices:
                 raise ValueError("these credentials belong to another device")
-            record = DeviceRecord(name, credentials, self.keep)
+            record = DeviceRecord(name, credentials, self.keep, RateLimits(self._limits_s))
             self.devices[credentials.lookup_key] = record
         return record
 
@@ -242,7 +277,7 @@ class ThingsBoard:
     def save_shared_attributes(self, device, attributes):
         """Save and push; whether a session got them."""
         values = payloads.stored_values(payloads.parse_object(payloads.rest_body(attributes)))
-        device.shared_attributes.update(values)
+        device.shared_attributes.update(payloads.database_values(values))
         return self._push_attributes(device, values)
 
     def delete_shared_attributes(self, device, keys):
@@ -253,7 +288,7 @@ class ThingsBoard:
 
     @staticmethod
     def _push_attributes(device, value):
-        return device.session is not None and device.session.push_attributes(value)
+        return device.session is not None and device.session.pushes.push_attributes(value)
 
     def start_rpc(self, device, method, params, timeout, future=None):
         """Push an RPC, or hold it until the device subscribes; return its id.
@@ -265,15 +300,18 @@ class ThingsBoard:
         reason = "no reply to RPC %d" % rpc.request_id
         rpc.timer = self.call_later(timeout, device.expire_rpc, rpc, reason)
         device.pending_rpcs[rpc.request_id] = rpc
-        if device.session is not None:
-            device.session.push_rpc(rpc)
+        device.push_rpc(rpc)
         return rpc.request_id
 
     def push_duplicate_rpc(self, device, request_id, method, params):
         """Push an RPC with an id that may have been used; it is lost if nobody listens."""
         if device.session is not None:
-            device.session.publish_rpc(request_id, _rpc_payload(method, params))
+            device.session.pushes.push_rpc(request_id, _rpc_payload(method, params))
         return request_id
+
+    def claim_for_customer(self, device, secret_key):
+        """Let a customer try to claim a device: SUCCESS, FAILURE or CLAIMED."""
+        return device.claiming.attempt(secret_key, self.now_ms())
 
     def restart_actors(self):
         """Forget what the server keeps in memory alone: pending RPCs, and the next RPC ids."""
