@@ -124,7 +124,7 @@ _OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
 _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
-_LATE_MS = const(100)  # readings that waited so long tell their own time
+_APART_MS = const(2)  # readings that leave closer to each other may get one time on the server
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
@@ -139,6 +139,11 @@ _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's sma
 _SHARED_TIMEOUT_S = const(300)  # sooner, answers above max_message_bytes would cost air time
 _RPC_MEMORY = const(4)  # answered RPCs that are remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
+_EVENTS_MS = const(100)  # in one poll no further handler is called after so long
+_UNATTENDED_MS = const(2000)  # without a poll, sending takes over what the poll does for the link
+_MOVE_MS = const(5)  # between two looks at the link by calls that send
+_STALL_MS = const(2000)  # so long without an acknowledgement a full queue is waited for
+_FAREWELL_MS = const(500)  # for the server to close after DISCONNECT
 
 _TIMER_MS = const(100)
 _CONNACK_TIMEOUT_MS = const(10000)
@@ -568,15 +573,24 @@ class _Link:
             self._attempts = 0
             self._move(_WAITING)
 
-    def stop(self):
-        """Send DISCONNECT if that can be done at once, and close."""
+    def stop(self, farewell_ms=0):
+        """Send DISCONNECT if that can be done at once, and close.
+
+        A socket that is closed while something is there to be read resets the connection, and what
+        the server has not read yet is lost. So it is given *farewell_ms* to close first.
+        """
         if self.state == _STOPPED:
             return
         if self._socket is not None:
             self._write(_packet(_DISCONNECT))
+            since = ticks_ms()
+            while self._fault is None and ticks_diff(ticks_ms(), since) < farewell_ms:
+                if self._call_socket(self._socket.recv_into, self._buffer) == 0:
+                    break
+                time.sleep(0.02)
         self._close(_STOPPED)
 
-    def poll(self):
+    def poll(self, may_connect=True):
         """Move on by as much as can be done without waiting. Raises no network error."""
         try:
             if not self._is_told:
@@ -584,6 +598,8 @@ class _Link:
                 self._is_told = True
             if self._socket is not None:
                 self._poll_socket()
+            elif not may_connect:
+                return
             elif self.state == _CONNECTING:
                 self._open()  # announced at the poll before
             elif self.state == _WAITING and ticks_diff(ticks_ms(), self._due) >= 0:
@@ -755,6 +771,9 @@ class _Link:
         """Whether a packet waits for the socket."""
         return len(self._unsent) > 0
 
+    def is_online(self):
+        return self.state == _ONLINE
+
     def publish(self, topic, payload, flags, packet_id):
         """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
         identifier = b""
@@ -889,7 +908,7 @@ class _Link:
         """Take some packets, and read where the buffer has no whole one."""
         self._may_hold_more = True
         for _ in range(_WORK_PER_POLL):
-            is_stuck = len(self._unsent) > 2 * _MAX_UNSENT or not self._owner._link_has_room()
+            is_stuck = len(self._unsent) > 2 * _MAX_UNSENT or self._owner._link_is_held()
             if is_stuck and self.state == _ONLINE:
                 return  # what comes has nowhere to go: TCP holds the server back meanwhile
             if self._take_packet():
@@ -1003,6 +1022,9 @@ class _Link:
         if quality_of_service > 1 or start > len(body):
             raise ValueError
         topic = str(body[2:end], "utf-8")
+        if not self._owner._link_has_room():
+            self._owner.stats["unheard"] += 1
+            return  # without PUBACK
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
         if self._done > self._filled:
@@ -1034,7 +1056,10 @@ class _Link:
 # `report` is called then, and when an entry is dropped. When the connection is lost, all begin
 # again from the front. From then on the front travels alone until it is acknowledged: so a message
 # after which the server hangs up is found, and dropped after some losses, and the others go on.
-# Readings that had to wait tell their own time and travel together.
+# The server keeps one value of a key for each millisecond, the last. So only a reading that leaves
+# alone and at once gets the server's time; every other one (that waited, that follows another
+# within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
+# board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
 
 
 class _Message:
@@ -1080,14 +1105,17 @@ def _join(texts):
 class _Outbox:
     """The bounded queue. *report*(message, reason) is called when an entry ends."""
 
-    def __init__(self, link, owner, max_size, max_bytes, gates):
+    def __init__(self, link, owner, max_size, max_bytes, stamp, gates):
         self._link = link
         self._owner = owner
         self._max_size = max_size
         self._max_bytes = max_bytes
+        self._stamp = stamp  # "late", "always" or "never", see `TBDeviceMqttClient`
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
+        self._last_left_ms = 0  # a reading without a time of its own
+        self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
         self._epoch_ms = 0  # see `_is_clock_set`
         self._entries = []
         self._in_flight = 0  # entries, at the front
@@ -1124,7 +1152,37 @@ class _Outbox:
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
-            self._drop(message if gives_way else self._choose_victim(), "queue full")
+            self._drop(message if gives_way else self._choose_victim(), self._fullness())
+
+    def has_room(self, count, size):
+        """Whether *count* messages of *size* bytes together fit beside what is there."""
+        return (
+            len(self._entries) + count <= self._max_size
+            and self._bytes + size + count * _OVERHEAD_BYTES <= self._max_bytes
+        )
+
+    def check_room(self, messages):
+        """What would not even fit into an empty queue is refused as a whole.
+
+        :raises ValueError: it names the limit
+        """
+        size = sum(map(_Message.size, messages)) + len(messages) * _OVERHEAD_BYTES
+        if len(messages) > self._max_size:
+            words = (len(messages), "messages", "queue_size", self._max_size)
+        elif size > self._max_bytes:
+            words = (size, "bytes", "queue_bytes", self._max_bytes)
+        else:
+            return
+        raise ValueError("%d %s do not fit into the queue (%s=%d)" % words)
+
+    def _fullness(self):
+        """Why a message is dropped; the limit is named."""
+        if self._bytes > self._max_bytes:
+            limit = "queue_bytes=%d" % self._max_bytes
+        else:
+            limit = "queue_size=%d" % self._max_size
+        words = "queue full: %d messages, %s" % (len(self._entries) - 1, limit)
+        return words + self._owner.why_offline()
 
     def _choose_victim(self):
         """The oldest telemetry; what waits before what is in flight. Without any, what waits."""
@@ -1133,6 +1191,15 @@ class _Outbox:
             if message.is_telemetry:
                 return message
         return waiting[0]
+
+    def has_place(self):
+        """Whether a reply would find a place: room, or telemetry that gives way."""
+        if self.has_room(1, 0):
+            return True
+        for message in self._entries:
+            if message.is_telemetry:
+                return True
+        return False
 
     def _drop(self, message, reason):
         self._owner.stats["dropped"] += 1
@@ -1159,24 +1226,35 @@ class _Outbox:
         return waiting > 0 if message is None else message in self._entries[self._in_flight :]
 
     def flush(self):
-        """Send as much as window, socket, gates and memory allow."""
+        """Send as much as window, socket, clock, gates and memory allow."""
         window = 1 if self._failures else _WINDOW
         try:
             while self._in_flight < min(window, len(self._entries)) and self._link.can_send():
-                if not self._send_next():
+                if not self._send_next(self._entries[self._in_flight]):
                     break
         except MemoryError as error:  # a later poll tries the front alone, which takes least
             self._failures = self._failures or 1
             self._owner.last_error = error
 
-    def _send_next(self):
-        """Send the next message, or late readings as one packet; False if a gate is closed."""
-        first = self._entries[self._in_flight]
+    def is_moving(self):
+        """Whether room is to be expected: acknowledgements come, or the socket takes bytes."""
+        is_slow = ticks_diff(ticks_ms(), self._progress_at) >= _STALL_MS
+        return not is_slow and (self._in_flight > 0 or self._link.is_sending())
+
+    def _send_next(self, first):
+        """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
+        is_bare = first.is_telemetry and not (first.is_timed or self._needs_time(first))
+        if is_bare and self._is_too_close():
+            return False
         batch, payload = self._next_batch(first)
         if self._gates and not self._pass_gates(first.topic, batch):
             return False
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         self._link.publish(first.topic, payload, first.flags, packet_id)
+        if not self._in_flight:
+            self._progress_at = ticks_ms()
+        if is_bare:
+            self._last_left_ms = _now_ms()
         self._owner.stats["resent" if first.flags & _DUP else "sent"] += 1
         for message in batch:
             message.packet_id = packet_id
@@ -1187,36 +1265,59 @@ class _Outbox:
                 self._owner._message_ended(message, None)
         return True
 
+    def _needs_time(self, message):
+        """Whether untimed telemetry tells its own time."""
+        if not self.knows_time():
+            return False
+        now_ms = _now_ms()
+        return (
+            self._stamp == "always"
+            or message.flags & _DUP > 0
+            or now_ms - message.captured_ms >= _APART_MS
+            or now_ms - self._last_left_ms < _APART_MS
+            or not self._link.is_online()
+        )
+
+    def _is_too_close(self):
+        """Whether the server could give one time to the next reading and the one before it."""
+        if not self._link.is_online():
+            return self._in_flight > 0
+        return _now_ms() - self._last_left_ms < _APART_MS
+
+    def settle(self):
+        """CONNACK came: the server takes what left before it just now."""
+        if self._in_flight:
+            self._last_left_ms = _now_ms()
+
     def _next_batch(self, first):
         """What travels in the next packet: a list of messages, and the payload.
 
-        If *first* is late, these are as many late readings as fit, each with its time.
+        If *first* tells its time, these are as many readings as fit that tell theirs.
         """
-        if not self._is_late(first):
+        if not self._has_time(first):
             return [first], first.payload()
         batch, readings, room = [], [], min(_BATCH_BYTES, self.limit())
         for message in self._entries[self._in_flight :]:
             room -= message.size() + len(message.parts) * _STAMP_BYTES
-            is_alike = message.flags == first.flags and self._is_late(message)
+            is_alike = message.flags == first.flags and self._has_time(message)
             if batch and (room <= 0 or not is_alike):
                 break
             batch.append(message)
             ts = self._epoch_ms + message.captured_ms
             for part in message.parts:
                 readings.append(part if message.is_timed else _stamped(ts, part))
-                ts += 1  # of two values of a key at one time the server keeps the last
+                ts += 1
             if self._failures:
                 break
+        if first.is_timed and len(batch) == 1:
+            return batch, first.payload()
         return batch, _join(readings)
 
-    def _is_late(self, message):
-        """Whether it is telemetry that waited, and times are known."""
-        if not message.is_telemetry or _now_ms() - message.captured_ms < _LATE_MS:
-            return False
-        return self._is_clock_set()
+    def _has_time(self, message):
+        return message.is_telemetry and (message.is_timed or self._needs_time(message))
 
-    def _is_clock_set(self):
-        """Whether times are known, and if so what makes a monotonic time a ThingsBoard ``ts``.
+    def knows_time(self):
+        """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
 
         Three clocks: `_now_ms` counts milliseconds from some start and is never set; `time.time()`
         is set, at the start of the board or later, and has whole seconds only; the difference of
@@ -1230,7 +1331,7 @@ class _Outbox:
             epoch_ms = int(now_s * 1000) - _now_ms()
             if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
                 self._epoch_ms = epoch_ms
-        return self._epoch_ms > 0
+        return self._epoch_ms > 0 and self._stamp != "never"
 
     def _pass_gates(self, topic, batch):
         """Ask every gate; if none objects, tell them that the messages leave."""
@@ -1250,6 +1351,7 @@ class _Outbox:
 
     def acknowledge(self, packet_id):
         """PUBACK: what left in that packet is delivered."""
+        self._progress_at = ticks_ms()
         for message in self._entries[: self._in_flight]:
             if message.packet_id == packet_id:
                 self._owner.stats["acknowledged"] += 1
@@ -1437,7 +1539,9 @@ class _MqttClient:
     _inbound_method: Callable[..., Any]  # what takes a message; a LookupError: nobody waits for it
     _is_needed: Callable[..., Any]  # whether a topic is subscribed to for its own purposes
 
-    def __init__(self, settings, network, quality_of_service, queue_size, queue_bytes, logger):
+    def __init__(
+        self, settings, network, quality_of_service, queue_size, queue_bytes, stamp, logger
+    ):
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
         self.state = _STOPPED
@@ -1451,6 +1555,7 @@ class _MqttClient:
             "dropped": 0,
             "left_out": 0,  # keys, with strict=False
             "received": 0,
+            "unheard": 0,  # thrown away, as nobody polled, and not acknowledged
             "unexpected": 0,  # received, and nobody could use it
             "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
             "handler_errors": 0,
@@ -1462,6 +1567,7 @@ class _MqttClient:
         self._inbox_count = 0  # messages among the events
         self._is_delivering = False
         self._is_telling_drop = False
+        self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
         self._logger = logger and logger.warning
         self._pollers = []  # of companions
         self._keepers = []
@@ -1469,7 +1575,7 @@ class _MqttClient:
         self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
         self._quality_of_service = quality_of_service
         self._link: Any = _Link(self, settings, *network)
-        self._outbox = _Outbox(self._link, self, queue_size, queue_bytes, self._gates)
+        self._outbox = _Outbox(self._link, self, queue_size, queue_bytes, stamp, self._gates)
 
     # --- _MqttClient: connect and poll ---------------------------------------------------------
 
@@ -1502,11 +1608,19 @@ class _MqttClient:
                 return self.connected
         raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
-    def disconnect(self) -> None:
-        """Send DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
-        self._link.stop()
-        self._deliver()
-        self._deliver()  # what the handlers did to the log
+    def disconnect(self, timeout: float = 2) -> None:
+        """Send what is queued if that can be done soon, say DISCONNECT and close.
+
+        :param timeout: seconds for what is queued to be acknowledged, if online. 0: at once
+
+        What is left stays queued; requests fail. Twice: no harm.
+        """
+        _check_number("timeout", timeout, 0, 86400)
+        if self.connected and timeout:
+            self.flush(timeout)
+        self._link.stop(_FAREWELL_MS if self.connected and timeout else 0)
+        for _ in range(2):  # what is told, and what the handlers did to the log
+            self._deliver(86400000)
 
     def __enter__(self) -> "TBDeviceMqttClient":
         self.connect()
@@ -1528,10 +1642,11 @@ class _MqttClient:
             before its handler runs
         """
         handled = 0
+        self._polled_at = self._moved_at = ticks_ms()
         try:
             self._link.poll()
             if self._events:
-                handled = self._deliver()
+                handled = self._deliver(_EVENTS_MS)
             self._run_timers()
             for poller in self._pollers:
                 self._call(poller, ())
@@ -1540,6 +1655,21 @@ class _MqttClient:
         if self._outbox.is_waiting():
             self._outbox.flush()
         return handled
+
+    def _move_on(self):
+        """What a poll does for the link, from a call that sends: the program may never poll.
+
+        It calls no handler, and connects only where the program has not polled for a while.
+        """
+        self._moved_at = ticks_ms()
+        try:
+            self._link.poll(self._is_unattended())
+        except MemoryError as error:
+            self.last_error = error
+        self._outbox.flush()
+
+    def _is_unattended(self):
+        return ticks_diff(ticks_ms(), self._polled_at) >= _UNATTENDED_MS
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
         """Poll until a message was handled.
@@ -1589,6 +1719,7 @@ class _MqttClient:
         if reason:
             self._link_error(reason)
         if self.connected:
+            self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
@@ -1605,6 +1736,14 @@ class _MqttClient:
 
     def _link_has_room(self):
         return self._inbox_count < _MAX_MESSAGES
+
+    def _link_is_held(self):
+        """Whether nothing more is to be read: messages wait, and a poll will soon take them.
+
+        Otherwise reading goes on, as acknowledgements may be behind the messages.
+        """
+        is_soon = not self._is_unattended() and self._outbox.has_room(1, 0)
+        return is_soon and not self._link_has_room()
 
     def _link_acknowledged(self, packet_id):
         self._outbox.acknowledge(packet_id)
@@ -1627,15 +1766,24 @@ class _MqttClient:
         if self._logger and len(self._events) < self._max_events:
             self._events.append((self._logger, message))
 
-    def _deliver(self):
-        """Call the handlers. From inside one: none, its own call is still under way."""
+    def _deliver(self, limit_ms):
+        """Call the handlers, after *limit_ms* no further one.
+
+        From inside a handler: none, its own call is still under way.
+        """
         if self._is_delivering:
             return 0
         self._is_delivering = True
         handled = 0
+        started = ticks_ms()
         try:
             for _ in range(len(self._events)):  # not those that come meanwhile
-                handler, arguments = self._events.pop(0)
+                if ticks_diff(ticks_ms(), started) >= limit_ms:
+                    break
+                handler, arguments = self._events[0]
+                if handler is None and not self._outbox.has_place():
+                    break  # it may be an RPC, whose reply needs a place
+                self._events.pop(0)
                 if handler is None:
                     self._inbox_count -= 1
                     self._dispatch(*arguments)
@@ -1690,16 +1838,30 @@ class _MqttClient:
     def _send(self, message):
         """Queue a message and send what can be sent; its id, which `on_publish` tells.
 
-        From inside a handler `check_for_msg` sends it a moment later: a board's pystack is too
-        small for all these calls on top of those that led there.
+        A full queue is waited for as long as the server acknowledges. From inside a handler
+        `check_for_msg` sends it a moment later: a board's pystack is too small for all these calls
+        on top of those that led there.
         """
+        while self.connected and self._outbox.is_moving():
+            if self._outbox.has_room(1, message.size()):
+                break
+            self._move_on()
+            if self.idle is not None:
+                self.idle()
+            time.sleep(0.001)
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
                 keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
         if not self._is_delivering:
+            if ticks_diff(ticks_ms(), self._moved_at) >= _MOVE_MS:
+                self._move_on()
             self._outbox.flush()
         return message.id
+
+    def why_offline(self) -> str:
+        """What to add to the reason of a loss that the program brought about; else nothing."""
+        return ": connect() was not called" if self.state == _STOPPED else ""
 
     def _message_ended(self, message, reason):
         """What the outbox reports: delivered, or with a *reason* dropped."""
@@ -1848,6 +2010,10 @@ class TBDeviceMqttClient(_MqttClient):
         True: raise an error that names the key, nothing is sent. False: leave out the key alone
         and count it in ``stats["left_out"]``
     :param bool compact: ThingsBoard's short topics, which save 19 bytes of each telemetry message
+    :param str stamp: which readings without ``ts`` tell their time of capture, if the board's clock
+        is set. ``"late"``: all but those that leave alone and at once, which get the server's.
+        ``"always"``: for a clock that can be trusted; a reading whose acknowledgement was lost is
+        then stored once, not at two times. ``"never"``
     :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
     :raises ValueError, TypeError, AttributeError: an argument that can't be right; the text names
         it
@@ -1872,6 +2038,7 @@ class TBDeviceMqttClient(_MqttClient):
         queue_bytes: int = 8192,
         strict: bool = True,
         compact: bool = False,
+        stamp: str = "late",
         logger: Any = None,
     ) -> None:
         port = (8883 if tls else 1883) if port is None else port
@@ -1888,6 +2055,8 @@ class TBDeviceMqttClient(_MqttClient):
         if quality_of_service is None:
             quality_of_service = 1
         _check_number("quality_of_service", quality_of_service, 0, 1, int)
+        if stamp not in ("late", "always", "never"):
+            raise ValueError("stamp must be 'late', 'always' or 'never'")
         if not client_id and sys.implementation.name == "circuitpython":
             from microcontroller import cpu
 
@@ -1905,7 +2074,9 @@ class TBDeviceMqttClient(_MqttClient):
         if socket_pool is None:
             socket_pool, context, radio = _network(network_adapter, radio)
         network = (socket_pool, _tls_context(tls, context), radio)
-        super().__init__(settings, network, quality_of_service, queue_size, queue_bytes, logger)
+        super().__init__(
+            settings, network, quality_of_service, queue_size, queue_bytes, stamp, logger
+        )
         if not access_token:
             self._link.credential = "username" if username else "tls" if tls else "client_id"
         self._strict = strict
@@ -2081,8 +2252,11 @@ class TBDeviceMqttClient(_MqttClient):
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         flags = self._qos(quality_of_service) << 1
+        messages = self._encode(data, flags)
+        if not self.connected:
+            self._outbox.check_room(messages)
         message_id = None
-        for message in self._encode(data, flags):
+        for message in messages:
             message_id = self._send(message)
         return message_id
 
@@ -2094,10 +2268,13 @@ class TBDeviceMqttClient(_MqttClient):
             raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
         messages = []
         limit = self._outbox.limit()
+        knows_time = self._outbox.knows_time()
         for reading in data:
             ts, values = _split_reading(reading)
             for text in _objects(values, limit - _STAMP_BYTES, self._leave_out):
-                if not (messages and messages[-1].extend(ts, text, limit)):
+                # Without times the server would keep one value of a key: each leaves alone.
+                is_alone = ts is None and not knows_time
+                if is_alone or not (messages and messages[-1].extend(ts, text, limit)):
                     message = _Message(self._topics[_TELEMETRY], [], flags, True, ts is not None)
                     message.extend(ts, text, limit)
                     messages.append(message)
@@ -2285,7 +2462,8 @@ class TBDeviceMqttClient(_MqttClient):
         request = loads(payload)  # first: without memory for it, it has to come again
         method = request.get("method")
         _check_name("method", method)
-        if self._is_rpc_repeated(request_id, crc32(payload)):
+        reply = self._remember_rpc(request_id, crc32(payload))
+        if reply is None:
             return
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
@@ -2295,26 +2473,32 @@ class TBDeviceMqttClient(_MqttClient):
                 return  # it sends its own reply
         else:
             result = LookupError("unknown method: %s" % method)
+        if reply.message:
+            return  # the handler has replied already
         if not isinstance(result, Exception):
             result = self._call(self.send_rpc_reply, (request_id, result))
         if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
             text = str(result)[:_BUFFER_BYTES] or type(result).__name__
             self.send_rpc_reply(request_id, {"error": text})
 
-    def _is_rpc_repeated(self, request_id, checksum):
-        """Whether this very RPC was executed before; its reply, if known, is sent again."""
+    def _remember_rpc(self, request_id, checksum):
+        """The `_Reply` of a new RPC.
+
+        None if this very RPC was executed before; its reply, if known, is sent again.
+        """
         self._forget_old_replies()
         for reply in self._replies:
             if reply.id == request_id and reply.checksum == checksum:
                 self.stats["rpc_repeated"] += 1
                 if reply.message and not reply.message.is_queued:
                     self._outbox.put(reply.message)
-                return True
+                return None
         self._forget_delivered_replies()
-        self._replies.append(_Reply(request_id, checksum))
+        new = _Reply(request_id, checksum)
+        self._replies.append(new)
         # So many stay in any case, and as many more as replies may wait in the outbox.
         del self._replies[: -_MAX_MESSAGES - len(self._outbox)]
-        return False
+        return new
 
     def _forget_old_replies(self):
         """Forget what came long ago. While a reply waits to be sent, no time passes for it."""
