@@ -65,6 +65,14 @@ except ImportError:  # MicroPython alone has that, and has no nanoseconds
         return time.monotonic_ns() // 1000000
 
 
+try:
+    from _thread import get_ident as _thread_id
+except ImportError:  # boards have one thread
+
+    def _thread_id() -> int:
+        return 0
+
+
 gc.collect()  # a board's memory never moves: what the imports left would lie between what stays
 
 # --- words: topics ----------------------------------------------------------------------------
@@ -1423,6 +1431,9 @@ class _Reply:
 class SharedAttributes:
     """The last known shared attributes of the device, to be read like a dict."""
 
+    is_known: bool = False
+    """Whether the server has said all that it knows, since `TBDeviceMqttClient.shared` was used."""
+
     def __init__(self) -> None:
         self._values: Any = {}  # what the server said
         self._defaults: Any = {}  # for as long as it knows no value
@@ -1489,6 +1500,19 @@ class _Watch:
 # --- _MqttClient: what any server needs --------------------------------------------------------
 # An MQTT client whose only way to send is the outbox, and whose only way to call the program is
 # the list of events. connect() starts the link; it stays in charge until disconnect().
+
+
+def _print_error(error):
+    """Show it as an uncaught exception is shown."""
+    try:
+        from traceback import print_exception
+    except ImportError:  # MicroPython
+        sys.print_exception(error)  # type: ignore[attr-defined]
+        return
+    try:
+        print_exception(error)  # type: ignore[call-arg]
+    except TypeError:  # CPython 3.9
+        print_exception(type(error), error, getattr(error, "__traceback__", None))
 
 
 class _MqttClient:
@@ -1567,6 +1591,8 @@ class _MqttClient:
         self._inbox_count = 0  # messages among the events
         self._is_delivering = False
         self._is_telling_drop = False
+        self._is_loss_told = False  # on the console, since the last connect
+        self._thread = None  # the one that may use this client
         self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
         self._logger = logger and logger.warning
         self._pollers = []  # of companions
@@ -1597,6 +1623,7 @@ class _MqttClient:
         """
         if timeout is not None:
             _check_number("timeout", timeout, 0, 86400)
+        self._check_thread()
         link = self._link
         link.start()
         if timeout == 0:
@@ -1616,6 +1643,7 @@ class _MqttClient:
         What is left stays queued; requests fail. Twice: no harm.
         """
         _check_number("timeout", timeout, 0, 86400)
+        self._check_thread()
         if self.connected and timeout:
             self.flush(timeout)
         self._link.stop(_FAREWELL_MS if self.connected and timeout else 0)
@@ -1638,9 +1666,10 @@ class _MqttClient:
         than some milliseconds, see `connect_timeout`.
 
         :return: how many messages were handled
-        :raises: nothing; see `last_error`, `stats` and the callbacks. A message is acknowledged
-            before its handler runs
+        :raises: nothing but the RuntimeError of a second thread; see `last_error`, `stats` and the
+            callbacks. A message is acknowledged before its handler runs
         """
+        self._check_thread()
         handled = 0
         self._polled_at = self._moved_at = ticks_ms()
         try:
@@ -1662,11 +1691,23 @@ class _MqttClient:
         It calls no handler, and connects only where the program has not polled for a while.
         """
         self._moved_at = ticks_ms()
+        is_unattended = self._is_unattended()
+        if is_unattended and self._inbox_count:
+            self._complain("messages wait for their handlers: call check_for_msg() in your loop")
         try:
-            self._link.poll(self._is_unattended())
+            self._link.poll(is_unattended)
         except MemoryError as error:
             self.last_error = error
         self._outbox.flush()
+
+    def _check_thread(self):
+        """One thread alone may use a client: what is under way in one would be torn by another."""
+        if self._thread != _thread_id():
+            if self._thread is not None:
+                raise RuntimeError(
+                    "this client belongs to another thread: hand it data by a queue.Queue"
+                )
+            self._thread = _thread_id()
 
     def _is_unattended(self):
         return ticks_diff(ticks_ms(), self._polled_at) >= _UNATTENDED_MS
@@ -1719,6 +1760,7 @@ class _MqttClient:
         if reason:
             self._link_error(reason)
         if self.connected:
+            self._is_loss_told = False
             self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
@@ -1760,6 +1802,12 @@ class _MqttClient:
         """Have `_deliver` call what takes the arguments of the five callbacks, if it is set."""
         if callback is not None:
             self._events.append((callback, (self, self.user_data) + args))
+
+    def _complain(self, words):
+        """Say something on the console, once in each outage: the programmer's own mistakes."""
+        if self._logger is None and not self._is_loss_told:
+            self._is_loss_told = True
+            print("tb_device_mqtt:", words)
 
     def _log(self, *message):
         """Have the logger told; of a program that does not poll, only the first messages."""
@@ -1804,8 +1852,10 @@ class _MqttClient:
         except Exception as error:  # whatever a handler does, the poll goes on
             self.stats["handler_errors"] += 1
             self.last_error = error
-            if handler is not self._logger:  # it is not told what it raises itself
-                self._log("%s", error)
+            if self._logger is None:
+                _print_error(error)
+            elif handler is not self._logger:  # it is not told what it raises itself
+                self._log("%s: %s", type(error).__name__, error)
             return error
 
     def _dispatch(self, topic, payload):
@@ -1842,6 +1892,9 @@ class _MqttClient:
         `check_for_msg` sends it a moment later: a board's pystack is too small for all these calls
         on top of those that led there.
         """
+        self._check_thread()
+        if not self.connected and sys.implementation.name != "cpython":
+            gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
         while self.connected and self._outbox.is_moving():
             if self._outbox.has_room(1, message.size()):
                 break
@@ -1873,6 +1926,8 @@ class _MqttClient:
             self._tell(self.on_publish, message.topic, message.id)
         elif (self.on_drop or self._logger) and not self._is_telling_drop:
             self._events.append((self._tell_drop, (message, reason)))
+        if reason is not None and self._logger is None:
+            self._complain("message to %s dropped: %s" % (message.topic, reason))
 
     def _tell_drop(self, message, reason):
         """Call `on_drop` and the logger.
@@ -2014,7 +2069,8 @@ class TBDeviceMqttClient(_MqttClient):
         is set. ``"late"``: all but those that leave alone and at once, which get the server's.
         ``"always"``: for a clock that can be trusted; a reading whose acknowledgement was lost is
         then stored once, not at two times. ``"never"``
-    :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
+    :param logger: an object with a method ``warning``. Defaults to none: errors of your handlers
+        and the first loss of an outage are shown on the console. False: nothing is
     :raises ValueError, TypeError, AttributeError: an argument that can't be right; the text names
         it
     """
@@ -2194,6 +2250,8 @@ class TBDeviceMqttClient(_MqttClient):
             values = result.get("shared", {})
             changed, missing = self._shared._compare(values)
             self._shared._update(values, ())
+            if request.is_for_all:
+                self._shared.is_known = True
             self._attributes_changed(changed, missing if request.is_for_all else [])
         self._requests.pop(topic, None)
         if request.callback is not None:
@@ -2372,7 +2430,8 @@ class TBDeviceMqttClient(_MqttClient):
 
         From its first use on it is read again after each connect, and what differs reaches the
         attribute subscriptions as if it had been pushed. A default, for as long as the server
-        knows no value: ``client.shared.setdefault("interval", 10)``.
+        knows no value: ``client.shared.setdefault("interval", 10)``. It is empty until the first
+        answer has come: use ``client.shared.get("interval")``, or `wait_for_shared`.
         """
         if self._shared is None:
             self._shared = SharedAttributes()
@@ -2380,6 +2439,14 @@ class TBDeviceMqttClient(_MqttClient):
             self._listen(_ATTRIBUTES_RESPONSE)
             self._tell(self._read_shared)
         return self._shared
+
+    def wait_for_shared(self, timeout: float = 10) -> bool:
+        """Poll until the first values of `shared` have come; False after *timeout* seconds."""
+        shared = self.shared
+        for _ in self._polls(timeout):
+            if shared.is_known:
+                break
+        return shared.is_known
 
     def _read_shared(self, *_):
         """Ask for all attributes, for those who use `shared`."""

@@ -15,7 +15,7 @@ from clients import values
 from fakes import Clock, MemoryServer
 from tb_device_mqtt import TBDeviceMqttClient
 
-TAKES_NONE = ("len", "isinstance", "hasattr", "callable", "clear")
+TAKES_NONE = ("len", "isinstance", "hasattr", "callable", "clear", "get_ident")
 BUILDERS = vars(tb_device_mqtt)  # its functions that are no methods, they make plain values
 POLLS = 8  # after which each of these lives is quiet
 READINGS = 40  # more than may be in flight
