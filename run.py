@@ -6,7 +6,8 @@
     python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
     python3 run.py test [pytest args]   lint, types and all tests; with arguments pytest alone
     python3 run.py bench [names]        the benchmarks
-    python3 run.py lint                 ruff and mypy
+    python3 run.py lint                 ruff, mypy and shape
+    python3 run.py shape [files]        how large and how branched functions and classes are
     python3 run.py bundle [--help]      the files of a release from which circup installs
 
 The first run makes `.venv` beside this file. MINIMQTT=7.8.0 in the environment picks a MiniMQTT.
@@ -135,7 +136,12 @@ def lint(arguments):
     """Run every checker, also when one before has failed: one run shows all there is to mend."""
     if arguments:
         return usage("lint takes no arguments")
-    checkers = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+    checkers = (
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("tools.shape",),
+    )
     failed = [" ".join(checker) for checker in checkers if call_tool(*checker)]
     if failed:
         print("FAILED:", ", ".join(failed), file=sys.stderr, flush=True)
@@ -165,6 +171,10 @@ def bundle(arguments):
     return run_script("tools/bundle.py", arguments)
 
 
+def shape(arguments):
+    return run_script("tools/shape.py", arguments)
+
+
 def run_script(name, arguments):
     """Run a script of ours; imports find the library and the examples, in its children too."""
     paths = [str(ROOT), str(ROOT / "examples"), str(ROOT / "tests")]
@@ -185,6 +195,7 @@ COMMANDS = {  # name: what does it, what it needs
     "bench": (bench, (LIBRARY, TOOLS)),
     "lint": (lint, (LIBRARY, TOOLS)),
     "bundle": (bundle, ()),
+    "shape": (shape, ()),
 }
 
 
