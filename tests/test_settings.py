@@ -11,7 +11,6 @@ import pytest
 
 from clients import LogNotes, Notes, new_client
 from helpers import run_until
-from local_server import LocalServer
 from tb_device_mqtt import TBDeviceMqttClient
 
 NAMES = ("HOST", "PORT", "TOKEN", "TLS")
@@ -35,14 +34,6 @@ def written(server, device, settings):
     """The settings of Device A, and the function that writes others."""
     settings(host="127.0.0.1", port=server.port, token="TOKEN_A")
     return settings
-
-
-@pytest.fixture
-def tls_server(certificates):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificates.server)
-    with LocalServer(ssl_context=context) as server:
-        yield server
 
 
 def arrives(client, device):
