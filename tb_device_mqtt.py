@@ -554,6 +554,7 @@ class _Link:
         self._awaited.clear()
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
         self._is_used = False  # a message was acknowledged
+        self._is_unconfirmed = False  # QoS 0 left behind the last acknowledgement
         self._unsent.clear()
         self._first_sent = 0  # bytes of the first packet that have gone
         self._buffer = self._own_buffer
@@ -585,18 +586,24 @@ class _Link:
         """Send DISCONNECT if that can be done at once, and close.
 
         A socket that is closed while something is there to be read resets the connection, and what
-        the server has not read yet is lost. So it is given *farewell_ms* to close first.
+        the server has not read yet is lost. So as long as it has not confirmed all that was sent it
+        is given *farewell_ms* to close first.
         """
         if self.state == _STOPPED:
             return
         if self._socket is not None:
             self._write(_packet(_DISCONNECT))
-            since = ticks_ms()
-            while self._fault is None and ticks_diff(ticks_ms(), since) < farewell_ms:
-                if self._call_socket(self._socket.recv_into, self._buffer) == 0:
-                    break
-                time.sleep(0.02)
+            if self._awaited or self._is_unconfirmed:
+                self._read_to_end(farewell_ms)
         self._close(_STOPPED)
+
+    def _read_to_end(self, limit_ms):
+        """Throw away what comes until the server closes."""
+        since = ticks_ms()
+        while self._fault is None and ticks_diff(ticks_ms(), since) < limit_ms:
+            if self._call_socket(self._socket.recv_into, self._buffer) == 0:
+                return
+            time.sleep(0.02)
 
     def poll(self, may_connect=True):
         """Move on by as much as can be done without waiting. Raises no network error."""
@@ -788,6 +795,8 @@ class _Link:
         if flags & _QOS_1:
             identifier = packet_id.to_bytes(2, "big")
             self._await(packet_id)
+        else:
+            self._is_unconfirmed = True
         self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
 
     def subscribe(self, topic, quality_of_service=1):
@@ -1040,6 +1049,7 @@ class _Link:
         self._owner._link_message(topic, bytes(body[start:]))
 
     def _on_acknowledgement(self, body):
+        self._is_unconfirmed = False
         packet_id = body[0] << 8 | body[1]
         topics = self._awaited.get(packet_id)
         if topics is None:
@@ -1092,6 +1102,10 @@ class _Message:
             size += len(part)
         return size
 
+    def stamped_size(self):
+        """At most, with a time for each reading."""
+        return self.size() + len(self.parts) * _STAMP_BYTES
+
     def payload(self):
         """What leaves if it leaves as it is."""
         return self.parts[0] if len(self.parts) == 1 else _join(self.parts)
@@ -1103,6 +1117,27 @@ class _Message:
             return False
         self.parts.append(_stamped(ts, text) if self.is_timed else text)
         return True
+
+
+def _telemetry(data, topic, flags, limit, packs, left_out):
+    """Messages of what `send_telemetry` takes, of at most *limit* bytes.
+
+    Readings with and without a time travel apart; several without only if *packs*: without times
+    the server would keep one value of each key.
+    """
+    if not isinstance(data, (list, tuple)):
+        data = (data,)
+    if not data:
+        raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
+    messages = []
+    for reading in data:
+        ts, values = _split_reading(reading)
+        for text in _objects(values, limit - _STAMP_BYTES, left_out):
+            may_join = messages and (packs or ts is not None)
+            if not (may_join and messages[-1].extend(ts, text, limit)):
+                messages.append(_Message(topic, [], flags, True, ts is not None))
+                messages[-1].extend(ts, text, limit)
+    return messages
 
 
 def _join(texts):
@@ -1118,7 +1153,7 @@ class _Outbox:
         self._owner = owner
         self._max_size = max_size
         self._max_bytes = max_bytes
-        self._stamp = stamp  # "late", "always" or "never", see `TBDeviceMqttClient`
+        self._stamp_mode = stamp  # "late", "always" or "never", see `TBDeviceMqttClient`
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
@@ -1251,19 +1286,25 @@ class _Outbox:
 
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
-        is_bare = first.is_telemetry and not (first.is_timed or self._needs_time(first))
+        is_bare = first.is_telemetry and not self._has_time(first)
         if is_bare and self._is_too_close():
             return False
-        batch, payload = self._next_batch(first)
+        batch = self._next_batch(first)
         if self._gates and not self._pass_gates(first.topic, batch):
             return False
+        is_plain = len(batch) == 1 and not self._needs_time(first)
+        payload = first.payload() if is_plain else self._stamp(batch)
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        if not self._in_flight:
-            self._progress_at = ticks_ms()
+        self._note_sent(batch, packet_id)
         if is_bare:
             self._last_left_ms = _now_ms()
-        self._owner.stats["resent" if first.flags & _DUP else "sent"] += 1
+        return True
+
+    def _note_sent(self, batch, packet_id):
+        if not self._in_flight:
+            self._progress_at = ticks_ms()
+        self._owner.stats["resent" if batch[0].flags & _DUP else "sent"] += 1
         for message in batch:
             message.packet_id = packet_id
             if message.flags & _QOS_1:
@@ -1271,15 +1312,18 @@ class _Outbox:
             else:
                 self.remove(message)
                 self._owner._message_ended(message, None)
-        return True
+
+    def _has_time(self, message):
+        """Whether it is telemetry that tells its time: one of its own, or the one of capture."""
+        return message.is_timed or self._needs_time(message)
 
     def _needs_time(self, message):
-        """Whether untimed telemetry tells its own time."""
-        if not self.knows_time():
+        """Whether it is untimed telemetry that tells its time of capture."""
+        if message.is_timed or not message.is_telemetry or not self.knows_time():
             return False
         now_ms = _now_ms()
         return (
-            self._stamp == "always"
+            self._stamp_mode == "always"
             or message.flags & _DUP > 0
             or now_ms - message.captured_ms >= _APART_MS
             or now_ms - self._last_left_ms < _APART_MS
@@ -1298,31 +1342,27 @@ class _Outbox:
             self._last_left_ms = _now_ms()
 
     def _next_batch(self, first):
-        """What travels in the next packet: a list of messages, and the payload.
-
-        If *first* tells its time, these are as many readings as fit that tell theirs.
-        """
-        if not self._has_time(first):
-            return [first], first.payload()
-        batch, readings, room = [], [], min(_BATCH_BYTES, self.limit())
-        for message in self._entries[self._in_flight :]:
-            room -= message.size() + len(message.parts) * _STAMP_BYTES
-            is_alike = message.flags == first.flags and self._has_time(message)
-            if batch and (room <= 0 or not is_alike):
+        """The messages of the next packet: *first*, or if it tells its time more of that kind."""
+        batch = [first]
+        if self._failures or not self._has_time(first):
+            return batch
+        room = min(_BATCH_BYTES, self.limit()) - first.stamped_size()
+        for message in self._entries[self._in_flight + 1 :]:
+            room -= message.stamped_size()
+            if room <= 0 or message.flags != first.flags or not self._has_time(message):
                 break
             batch.append(message)
+        return batch
+
+    def _stamp(self, batch):
+        """The payload of readings that tell their times."""
+        readings = []
+        for message in batch:
             ts = self._epoch_ms + message.captured_ms
             for part in message.parts:
                 readings.append(part if message.is_timed else _stamped(ts, part))
                 ts += 1
-            if self._failures:
-                break
-        if first.is_timed and len(batch) == 1:
-            return batch, first.payload()
-        return batch, _join(readings)
-
-    def _has_time(self, message):
-        return message.is_telemetry and (message.is_timed or self._needs_time(message))
+        return _join(readings)
 
     def knows_time(self):
         """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
@@ -1339,7 +1379,7 @@ class _Outbox:
             epoch_ms = int(now_s * 1000) - _now_ms()
             if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
                 self._epoch_ms = epoch_ms
-        return self._epoch_ms > 0 and self._stamp != "never"
+        return self._epoch_ms > 0 and self._stamp_mode != "never"
 
     def _pass_gates(self, topic, batch):
         """Ask every gate; if none objects, tell them that the messages leave."""
@@ -1893,15 +1933,7 @@ class _MqttClient:
         on top of those that led there.
         """
         self._check_thread()
-        if not self.connected and sys.implementation.name != "cpython":
-            gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
-        while self.connected and self._outbox.is_moving():
-            if self._outbox.has_room(1, message.size()):
-                break
-            self._move_on()
-            if self.idle is not None:
-                self.idle()
-            time.sleep(0.001)
+        self._wait_for_room(message.size())
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
@@ -1911,6 +1943,18 @@ class _MqttClient:
                 self._move_on()
             self._outbox.flush()
         return message.id
+
+    def _wait_for_room(self, size):
+        """Wait for as long as the server acknowledges, if the queue is full."""
+        if not self.connected and sys.implementation.name != "cpython":
+            gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
+        while not self._outbox.has_room(1, size):
+            if not (self.connected and self._outbox.is_moving()):
+                return
+            self._move_on()
+            if self.idle is not None:
+                self.idle()
+            time.sleep(0.001)
 
     def why_offline(self) -> str:
         """What to add to the reason of a loss that the program brought about; else nothing."""
@@ -2310,33 +2354,17 @@ class TBDeviceMqttClient(_MqttClient):
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         flags = self._qos(quality_of_service) << 1
-        messages = self._encode(data, flags)
+        outbox = self._outbox
+        topic = self._topics[_TELEMETRY]
+        messages = _telemetry(
+            data, topic, flags, outbox.limit(), outbox.knows_time(), self._leave_out
+        )
         if not self.connected:
             self._outbox.check_room(messages)
         message_id = None
         for message in messages:
             message_id = self._send(message)
         return message_id
-
-    def _encode(self, data, flags):
-        """Messages of what `send_telemetry` takes; readings with and without a time apart."""
-        if not isinstance(data, (list, tuple)):
-            data = (data,)
-        if not data:
-            raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
-        messages = []
-        limit = self._outbox.limit()
-        knows_time = self._outbox.knows_time()
-        for reading in data:
-            ts, values = _split_reading(reading)
-            for text in _objects(values, limit - _STAMP_BYTES, self._leave_out):
-                # Without times the server would keep one value of a key: each leaves alone.
-                is_alone = ts is None and not knows_time
-                if is_alone or not (messages and messages[-1].extend(ts, text, limit)):
-                    message = _Message(self._topics[_TELEMETRY], [], flags, True, ts is not None)
-                    message.extend(ts, text, limit)
-                    messages.append(message)
-        return messages
 
     def _leave_out(self, error):
         """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
