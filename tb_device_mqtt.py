@@ -151,6 +151,8 @@ _EVENTS_MS = const(100)  # in one poll no further handler is called after so lon
 _UNATTENDED_MS = const(2000)  # without a poll, sending takes over what the poll does for the link
 _MOVE_MS = const(5)  # between two looks at the link by calls that send
 _STALL_MS = const(2000)  # so long without an acknowledgement a full queue is waited for
+_ATTEMPT_BYTES = const(4096)  # what TCP and CONNECT need, and
+_TLS_BYTES = const(17408)  # TLS, in one piece: a record of 16 KB and its frame
 _FAREWELL_MS = const(500)  # for the server to close after DISCONNECT
 
 _TIMER_MS = const(100)
@@ -789,6 +791,10 @@ class _Link:
     def is_online(self):
         return self.state == _ONLINE
 
+    def bytes_to_connect(self):
+        """Memory in one piece that an attempt needs."""
+        return _TLS_BYTES if self._is_ssl else _ATTEMPT_BYTES
+
     def publish(self, topic, payload, flags, packet_id):
         """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
         identifier = b""
@@ -1234,6 +1240,12 @@ class _Outbox:
             if message.is_telemetry:
                 return message
         return waiting[0]
+
+    def shrink(self):
+        """Let a quarter of the readings that wait go: their memory is needed to connect."""
+        for _ in range(len(self._entries) // 4 + 1):
+            if self.is_waiting() and self._choose_victim().is_telemetry:
+                self._drop(self._choose_victim(), "too little memory left to connect")
 
     def has_place(self):
         """Whether a reply would find a place: room, or telemetry that gives way."""
@@ -1804,12 +1816,24 @@ class _MqttClient:
             self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
-        elif state != _CONNECTING:
+        elif state == _CONNECTING:
+            self._make_memory()
+        else:
             self._outbox.rewind(reason if was_connected else None, was_cut)
             self._session_ended(was_connected)
             if was_connected:
                 self._tell(self.on_disconnect, 1 if reason else 0)
         self._tell(self.on_state, state, reason)
+
+    def _make_memory(self):
+        """Before an attempt: collect. As long as that is not enough, readings give way."""
+        if sys.implementation.name == "cpython":
+            return
+        gc.collect()
+        try:
+            bytearray(self._link.bytes_to_connect())
+        except MemoryError:
+            self._outbox.shrink()
 
     def _link_message(self, topic, payload):
         self.stats["received"] += 1

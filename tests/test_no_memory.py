@@ -7,6 +7,7 @@ A board may have none left at any call; what fails here is each call that the mo
 
 import sys
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,3 +229,52 @@ def test_a_message_that_there_is_never_memory_for_does_not_keep_back_the_others(
         life.run_until(lambda: LAST in life.received(), 5 * PATIENCE_S, ms=0)
         life.run_until(life.is_settled, PATIENCE_S, ms=0)
         assert dropped == ["lost connection 8 times"]
+
+
+# --- room for an attempt ---
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """The library believes that it runs on a board whose largest free piece has *free* bytes."""
+
+    class Board:
+        free = 100000
+
+    def allocate(size):
+        if isinstance(size, int) and size > Board.free:
+            raise MemoryError("memory allocation failed, allocating %d bytes" % size)
+        return bytearray(size)
+
+    sys_of_board = SimpleNamespace(implementation=SimpleNamespace(name="micropython"))
+    monkeypatch.setattr(tb_device_mqtt, "sys", sys_of_board)
+    monkeypatch.setattr(tb_device_mqtt, "bytearray", allocate, raising=False)
+    return Board
+
+
+@pytest.mark.parametrize(
+    "free, left", ((4000, 29), (5000, 40)), ids=("too little", "enough without TLS")
+)
+def test_readings_give_way_to_an_attempt_that_has_no_memory(board, free, left):
+    with Clock() as clock:
+        life = Life(clock)
+        client = life.client
+        client.on_drop = lambda *arguments: life.calls.append(arguments[-1])
+        life.send_readings()
+        board.free = free
+        client.connect(0)
+        client.check_for_msg()
+        assert client.state == "connecting"
+        assert client.pending_messages_count == left
+        assert set(life.calls) <= {"too little memory left to connect"}
+        assert len(life.calls) == READINGS - left
+
+
+def test_what_is_no_telemetry_stays_although_there_is_no_memory(board):
+    with Clock() as clock:
+        life = Life(clock)
+        life.client.send_attributes({"a": 1})
+        board.free = 0
+        life.client.connect(0)
+        life.client.check_for_msg()
+        assert life.client.pending_messages_count == 1
