@@ -308,6 +308,19 @@ def _stamped(ts, text):
     return b'{"ts":%d,"values":%s}' % (ts, text)
 
 
+def _data_points(topic, payload):
+    """What ThingsBoard's rate limits count as such: keys of all readings, or of attributes."""
+    points = 0
+    if topic.split("/")[-1] in ("telemetry", "attributes", "t", "a"):
+        try:
+            readings = loads(payload)
+            for reading in readings if isinstance(readings, list) else (readings,):
+                points += len(_split_reading(reading)[1])
+        except (TypeError, ValueError):
+            pass  # published by the program, and no reading
+    return points
+
+
 def _check_size(name, size, limit):
     if size > limit:
         raise ValueError("%r: %d bytes, the limit is %d" % (name, size, limit))
@@ -1060,6 +1073,7 @@ class _Link:
 # alone and at once gets the server's time; every other one (that waited, that follows another
 # within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
 # board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
+# Before a packet leaves the gates of companions are asked; a closed one holds it and what is behind.
 
 
 class _Message:
@@ -1243,13 +1257,15 @@ class _Outbox:
 
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
+        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         is_bare = first.is_telemetry and not (first.is_timed or self._needs_time(first))
-        if is_bare and self._is_too_close():
+        if self._is_in_flight(packet_id) or (is_bare and self._is_too_close()):
             return False
         batch, payload = self._next_batch(first)
-        if self._gates and not self._pass_gates(first.topic, batch):
-            return False
-        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
+        points = self._gates and _data_points(first.topic, payload)
+        for gate in self._gates:
+            if not self._owner._call(gate.may_send, (first.topic, points)):
+                return False  # an error is counted, and no objection
         self._link.publish(first.topic, payload, first.flags, packet_id)
         if not self._in_flight:
             self._progress_at = ticks_ms()
@@ -1263,7 +1279,16 @@ class _Outbox:
             else:
                 self.remove(message)
                 self._owner._message_ended(message, None)
+        for gate in self._gates:
+            self._owner._call(gate.sent, (first.topic, points))
         return True
+
+    def _is_in_flight(self, packet_id):
+        """Whether the id is still in use: since that packet left, ids have begun again."""
+        for message in self._entries[: self._in_flight]:
+            if message.packet_id == packet_id:
+                return True
+        return False
 
     def _needs_time(self, message):
         """Whether untimed telemetry tells its own time."""
@@ -1332,20 +1357,6 @@ class _Outbox:
             if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
                 self._epoch_ms = epoch_ms
         return self._epoch_ms > 0 and self._stamp != "never"
-
-    def _pass_gates(self, topic, batch):
-        """Ask every gate; if none objects, tell them that the messages leave."""
-        points = 0  # data points as ThingsBoard counts them: the keys of all readings
-        for message in batch:
-            for part in message.parts:
-                values = loads(part)
-                points += len(values["values"] if message.is_timed else values)
-        for gate in self._gates:
-            if not gate.may_send(topic, points):
-                return False
-        for gate in self._gates:
-            gate.sent(topic, points)
-        return True
 
     # --- _Outbox: what the link reports --------------------------------------------------------
 
