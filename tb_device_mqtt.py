@@ -1656,11 +1656,9 @@ class _MqttClient:
         self._polled_at = self._moved_at = ticks_ms()
         try:
             self._link.poll()
-            if self._events:
+            if self._events or self._pollers:
                 handled = self._deliver(_EVENTS_MS)
             self._run_timers()
-            for poller in self._pollers:
-                self._call(poller, ())
         except MemoryError as error:  # the next poll goes on where this one stopped
             self.last_error = error
         if self._outbox.is_waiting():
@@ -1778,7 +1776,7 @@ class _MqttClient:
             self._events.append((self._logger, message))
 
     def _deliver(self, limit_ms):
-        """Call the handlers, after *limit_ms* no further one.
+        """Call the handlers, after *limit_ms* no further one, and the companions.
 
         From inside a handler: none, its own call is still under way.
         """
@@ -1801,6 +1799,8 @@ class _MqttClient:
                     handled += 1
                 else:
                     self._call(handler, arguments)
+            for poller in self._pollers:
+                self._call(poller, ())
         finally:
             self._is_delivering = False
         return handled
@@ -1863,7 +1863,8 @@ class _MqttClient:
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
-                keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
+                entry = (message.topic, message.payload(), message.flags >> 1 & 1)
+                self._call(keeper.keep, (message.id,) + entry)
         if not self._is_delivering:
             if ticks_diff(ticks_ms(), self._moved_at) >= _MOVE_MS:
                 self._move_on()
@@ -1876,14 +1877,18 @@ class _MqttClient:
 
     def _message_ended(self, message, reason):
         """What the outbox reports: delivered, or with a *reason* dropped."""
-        for keeper in self._keepers:
-            keeper.forget(message.id)
+        self._forget(message)
         if len(self._events) >= self._max_events:
             return  # nobody polls
         if reason is None:
             self._tell(self.on_publish, message.topic, message.id)
         elif (self.on_drop or self._logger) and not self._is_telling_drop:
             self._events.append((self._tell_drop, (message, reason)))
+
+    def _forget(self, message):
+        """No keeper needs to keep it any longer."""
+        for keeper in self._keepers:
+            self._call(keeper.forget, (message.id,))
 
     def _tell_drop(self, message, reason):
         """Call `on_drop` and the logger.
@@ -1906,26 +1911,32 @@ class _MqttClient:
     def attach(self, companion: Any) -> None:
         """Let *companion* take part. Each of these methods is called if it has it:
 
-        * ``poll()``: at the end of each `check_for_msg`, for its timers
-        * ``may_send(topic, data_points)``: whether a message may leave now; *data_points* counts
-          its keys. As long as one companion returns False, this message and those behind it wait
-        * ``sent(topic, data_points)``: it leaves
+        * ``poll()``: in each `check_for_msg`, behind the handlers and like one of them
+        * ``may_send(topic, data_points)``: whether a message may leave now. As long as one
+          companion returns False, this message and those behind it wait. *data_points* are the
+          keys of telemetry and attributes, 0 of anything else
+        * ``sent(topic, data_points)``: it has left, for the first time or again
         * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue
         * ``forget(message_id)``: it ended, delivered or dropped. The id may be unknown
         * ``kept()``: called now; returns ``[(topic, payload, quality_of_service), ...]``, what it
           kept before. They enter the queue, and `keep` is called for them
 
-        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``.
+        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``. These five must
+        not send. What is in the queue already is not kept: attach first, then send.
+
+        What a method raises is counted in ``stats["handler_errors"]``, and the message goes its
+        way as if the companion were not there; but what ``kept`` raises is raised here, and
+        nothing was attached. An entry of it that can't be sent is counted, and left out.
         """
+        kept = companion.kept() if hasattr(companion, "keep") else None
         if hasattr(companion, "poll"):
             self._pollers.append(companion.poll)
         if hasattr(companion, "may_send"):
             self._gates.append(companion)
-        if hasattr(companion, "keep"):
-            kept = companion.kept()
+        if kept is not None:
             self._keepers.append(companion)
-            for topic, payload, quality_of_service in kept:
-                self.publish(topic, payload, quality_of_service)
+            for entry in kept:
+                self._call(self.publish, tuple(entry))
 
     # --- _MqttClient: plain MQTT ---------------------------------------------------------------
 
@@ -2244,6 +2255,7 @@ class TBDeviceMqttClient(_MqttClient):
         del self._requests[topic]
         if self._outbox.is_waiting(request.message):
             self._outbox.remove(request.message)  # nobody wants to know any more
+            self._forget(request.message)
 
     # --- client: telemetry ---------------------------------------------------------------------
 
