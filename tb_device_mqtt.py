@@ -65,6 +65,14 @@ except ImportError:  # MicroPython alone has that, and has no nanoseconds
         return time.monotonic_ns() // 1000000
 
 
+try:
+    from _thread import get_ident as _thread_id
+except ImportError:  # boards have one thread
+
+    def _thread_id() -> int:
+        return 0
+
+
 gc.collect()  # a board's memory never moves: what the imports left would lie between what stays
 
 # --- words: topics ----------------------------------------------------------------------------
@@ -143,6 +151,8 @@ _EVENTS_MS = const(100)  # in one poll no further handler is called after so lon
 _UNATTENDED_MS = const(2000)  # without a poll, sending takes over what the poll does for the link
 _MOVE_MS = const(5)  # between two looks at the link by calls that send
 _STALL_MS = const(2000)  # so long without an acknowledgement a full queue is waited for
+_ATTEMPT_BYTES = const(4096)  # what TCP and CONNECT need, and
+_TLS_BYTES = const(17408)  # TLS, in one piece: a record of 16 KB and its frame
 _FAREWELL_MS = const(500)  # for the server to close after DISCONNECT
 
 _TIMER_MS = const(100)
@@ -306,19 +316,6 @@ def _split_reading(reading):
 def _stamped(ts, text):
     """A reading with its time, milliseconds since 1970."""
     return b'{"ts":%d,"values":%s}' % (ts, text)
-
-
-def _data_points(topic, payload):
-    """What ThingsBoard's rate limits count as such: keys of all readings, or of attributes."""
-    points = 0
-    if topic.split("/")[-1] in ("telemetry", "attributes", "t", "a"):
-        try:
-            readings = loads(payload)
-            for reading in readings if isinstance(readings, list) else (readings,):
-                points += len(_split_reading(reading)[1])
-        except (TypeError, ValueError):
-            pass  # published by the program, and no reading
-    return points
 
 
 def _check_size(name, size, limit):
@@ -559,6 +556,7 @@ class _Link:
         self._awaited.clear()
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
         self._is_used = False  # a message was acknowledged
+        self._is_unconfirmed = False  # QoS 0 left behind the last acknowledgement
         self._unsent.clear()
         self._first_sent = 0  # bytes of the first packet that have gone
         self._buffer = self._own_buffer
@@ -590,18 +588,24 @@ class _Link:
         """Send DISCONNECT if that can be done at once, and close.
 
         A socket that is closed while something is there to be read resets the connection, and what
-        the server has not read yet is lost. So it is given *farewell_ms* to close first.
+        the server has not read yet is lost. So as long as it has not confirmed all that was sent it
+        is given *farewell_ms* to close first.
         """
         if self.state == _STOPPED:
             return
         if self._socket is not None:
             self._write(_packet(_DISCONNECT))
-            since = ticks_ms()
-            while self._fault is None and ticks_diff(ticks_ms(), since) < farewell_ms:
-                if self._call_socket(self._socket.recv_into, self._buffer) == 0:
-                    break
-                time.sleep(0.02)
+            if self._awaited or self._is_unconfirmed:
+                self._read_to_end(farewell_ms)
         self._close(_STOPPED)
+
+    def _read_to_end(self, limit_ms):
+        """Throw away what comes until the server closes."""
+        since = ticks_ms()
+        while self._fault is None and ticks_diff(ticks_ms(), since) < limit_ms:
+            if self._call_socket(self._socket.recv_into, self._buffer) == 0:
+                return
+            time.sleep(0.02)
 
     def poll(self, may_connect=True):
         """Move on by as much as can be done without waiting. Raises no network error."""
@@ -787,12 +791,18 @@ class _Link:
     def is_online(self):
         return self.state == _ONLINE
 
+    def bytes_to_connect(self):
+        """Memory in one piece that an attempt needs."""
+        return _TLS_BYTES if self._is_ssl else _ATTEMPT_BYTES
+
     def publish(self, topic, payload, flags, packet_id):
         """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
         identifier = b""
         if flags & _QOS_1:
             identifier = packet_id.to_bytes(2, "big")
             self._await(packet_id)
+        else:
+            self._is_unconfirmed = True
         self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
 
     def subscribe(self, topic, quality_of_service=1):
@@ -1045,6 +1055,7 @@ class _Link:
         self._owner._link_message(topic, bytes(body[start:]))
 
     def _on_acknowledgement(self, body):
+        self._is_unconfirmed = False
         packet_id = body[0] << 8 | body[1]
         topics = self._awaited.get(packet_id)
         if topics is None:
@@ -1073,7 +1084,7 @@ class _Link:
 # alone and at once gets the server's time; every other one (that waited, that follows another
 # within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
 # board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
-# Before a packet leaves the gates of companions are asked; a closed one holds it and what is behind.
+# Before a packet leaves the gates of companions are asked; a closed one holds all that waits.
 
 
 class _Message:
@@ -1098,6 +1109,10 @@ class _Message:
             size += len(part)
         return size
 
+    def stamped_size(self):
+        """At most, with a time for each reading."""
+        return self.size() + len(self.parts) * _STAMP_BYTES
+
     def payload(self):
         """What leaves if it leaves as it is."""
         return self.parts[0] if len(self.parts) == 1 else _join(self.parts)
@@ -1109,6 +1124,48 @@ class _Message:
             return False
         self.parts.append(_stamped(ts, text) if self.is_timed else text)
         return True
+
+
+def _telemetry(data, topic, flags, limit, packs, left_out):
+    """Messages of what `send_telemetry` takes, of at most *limit* bytes.
+
+    Readings with and without a time travel apart; several without only if *packs*: without times
+    the server would keep one value of each key.
+    """
+    if not isinstance(data, (list, tuple)):
+        data = (data,)
+    if not data:
+        raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
+    messages = []
+    for reading in data:
+        ts, values = _split_reading(reading)
+        for text in _objects(values, limit - _STAMP_BYTES, left_out):
+            may_join = messages and (packs or ts is not None)
+            if not (may_join and messages[-1].extend(ts, text, limit)):
+                messages.append(_Message(topic, [], flags, True, ts is not None))
+                messages[-1].extend(ts, text, limit)
+    return messages
+
+
+def _data_points(messages):
+    """What ThingsBoard's rate limits count as such: keys of all readings, or of attributes."""
+    points = 0
+    for message in messages:
+        if message.topic.split("/")[-1] in ("telemetry", "attributes", "t", "a"):
+            for part in message.parts:
+                points += _count_keys(part)
+    return points
+
+
+def _count_keys(payload):
+    try:
+        readings = loads(payload)
+        count = 0
+        for reading in readings if isinstance(readings, list) else (readings,):
+            count += len(_split_reading(reading)[1])
+        return count
+    except (TypeError, ValueError):
+        return 0  # published by the program, and no reading
 
 
 def _join(texts):
@@ -1124,7 +1181,7 @@ class _Outbox:
         self._owner = owner
         self._max_size = max_size
         self._max_bytes = max_bytes
-        self._stamp = stamp  # "late", "always" or "never", see `TBDeviceMqttClient`
+        self._stamp_mode = stamp  # "late", "always" or "never", see `TBDeviceMqttClient`
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
@@ -1206,6 +1263,12 @@ class _Outbox:
                 return message
         return waiting[0]
 
+    def shrink(self):
+        """Let a quarter of the readings that wait go: their memory is needed to connect."""
+        for _ in range(len(self._entries) // 4 + 1):
+            if self.is_waiting() and self._choose_victim().is_telemetry:
+                self._drop(self._choose_victim(), "too little memory left to connect")
+
     def has_place(self):
         """Whether a reply would find a place: room, or telemetry that gives way."""
         if self.has_room(1, 0):
@@ -1258,20 +1321,28 @@ class _Outbox:
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
-        is_bare = first.is_telemetry and not (first.is_timed or self._needs_time(first))
+        is_bare = first.is_telemetry and not self._has_time(first)
         if self._is_in_flight(packet_id) or (is_bare and self._is_too_close()):
             return False
-        batch, payload = self._next_batch(first)
-        points = self._gates and _data_points(first.topic, payload)
+        batch = self._next_batch(first)
+        points = self._gates and _data_points(batch)
         for gate in self._gates:
             if not self._owner._call(gate.may_send, (first.topic, points)):
                 return False  # an error is counted, and no objection
+        is_plain = len(batch) == 1 and not self._needs_time(first)
+        payload = first.payload() if is_plain else self._stamp(batch)
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        if not self._in_flight:
-            self._progress_at = ticks_ms()
+        self._note_sent(batch, packet_id)
         if is_bare:
             self._last_left_ms = _now_ms()
-        self._owner.stats["resent" if first.flags & _DUP else "sent"] += 1
+        for gate in self._gates:
+            self._owner._call(gate.sent, (first.topic, points))
+        return True
+
+    def _note_sent(self, batch, packet_id):
+        if not self._in_flight:
+            self._progress_at = ticks_ms()
+        self._owner.stats["resent" if batch[0].flags & _DUP else "sent"] += 1
         for message in batch:
             message.packet_id = packet_id
             if message.flags & _QOS_1:
@@ -1279,9 +1350,10 @@ class _Outbox:
             else:
                 self.remove(message)
                 self._owner._message_ended(message, None)
-        for gate in self._gates:
-            self._owner._call(gate.sent, (first.topic, points))
-        return True
+
+    def _has_time(self, message):
+        """Whether it is telemetry that tells its time: one of its own, or the one of capture."""
+        return message.is_timed or self._needs_time(message)
 
     def _is_in_flight(self, packet_id):
         """Whether the id is still in use: since that packet left, ids have begun again."""
@@ -1291,12 +1363,12 @@ class _Outbox:
         return False
 
     def _needs_time(self, message):
-        """Whether untimed telemetry tells its own time."""
-        if not self.knows_time():
+        """Whether it is untimed telemetry that tells its time of capture."""
+        if message.is_timed or not message.is_telemetry or not self.knows_time():
             return False
         now_ms = _now_ms()
         return (
-            self._stamp == "always"
+            self._stamp_mode == "always"
             or message.flags & _DUP > 0
             or now_ms - message.captured_ms >= _APART_MS
             or now_ms - self._last_left_ms < _APART_MS
@@ -1315,31 +1387,27 @@ class _Outbox:
             self._last_left_ms = _now_ms()
 
     def _next_batch(self, first):
-        """What travels in the next packet: a list of messages, and the payload.
-
-        If *first* tells its time, these are as many readings as fit that tell theirs.
-        """
-        if not self._has_time(first):
-            return [first], first.payload()
-        batch, readings, room = [], [], min(_BATCH_BYTES, self.limit())
-        for message in self._entries[self._in_flight :]:
-            room -= message.size() + len(message.parts) * _STAMP_BYTES
-            is_alike = message.flags == first.flags and self._has_time(message)
-            if batch and (room <= 0 or not is_alike):
+        """The messages of the next packet: *first*, or if it tells its time more of that kind."""
+        batch = [first]
+        if self._failures or not self._has_time(first):
+            return batch
+        room = min(_BATCH_BYTES, self.limit()) - first.stamped_size()
+        for message in self._entries[self._in_flight + 1 :]:
+            room -= message.stamped_size()
+            if room <= 0 or message.flags != first.flags or not self._has_time(message):
                 break
             batch.append(message)
+        return batch
+
+    def _stamp(self, batch):
+        """The payload of readings that tell their times."""
+        readings = []
+        for message in batch:
             ts = self._epoch_ms + message.captured_ms
             for part in message.parts:
                 readings.append(part if message.is_timed else _stamped(ts, part))
                 ts += 1
-            if self._failures:
-                break
-        if first.is_timed and len(batch) == 1:
-            return batch, first.payload()
-        return batch, _join(readings)
-
-    def _has_time(self, message):
-        return message.is_telemetry and (message.is_timed or self._needs_time(message))
+        return _join(readings)
 
     def knows_time(self):
         """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
@@ -1356,7 +1424,7 @@ class _Outbox:
             epoch_ms = int(now_s * 1000) - _now_ms()
             if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
                 self._epoch_ms = epoch_ms
-        return self._epoch_ms > 0 and self._stamp != "never"
+        return self._epoch_ms > 0 and self._stamp_mode != "never"
 
     # --- _Outbox: what the link reports --------------------------------------------------------
 
@@ -1434,6 +1502,9 @@ class _Reply:
 class SharedAttributes:
     """The last known shared attributes of the device, to be read like a dict."""
 
+    is_known: bool = False
+    """Whether the server has said all that it knows, since `TBDeviceMqttClient.shared` was used."""
+
     def __init__(self) -> None:
         self._values: Any = {}  # what the server said
         self._defaults: Any = {}  # for as long as it knows no value
@@ -1500,6 +1571,19 @@ class _Watch:
 # --- _MqttClient: what any server needs --------------------------------------------------------
 # An MQTT client whose only way to send is the outbox, and whose only way to call the program is
 # the list of events. connect() starts the link; it stays in charge until disconnect().
+
+
+def _print_error(error):
+    """Show it as an uncaught exception is shown."""
+    try:
+        from traceback import print_exception
+    except ImportError:  # MicroPython
+        sys.print_exception(error)  # type: ignore[attr-defined]
+        return
+    try:
+        print_exception(error)  # type: ignore[call-arg]
+    except TypeError:  # CPython 3.9
+        print_exception(type(error), error, getattr(error, "__traceback__", None))
 
 
 class _MqttClient:
@@ -1578,6 +1662,8 @@ class _MqttClient:
         self._inbox_count = 0  # messages among the events
         self._is_delivering = False
         self._is_telling_drop = False
+        self._is_loss_told = False  # on the console, since the last connect
+        self._thread = None  # the one that may use this client
         self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
         self._logger = logger and logger.warning
         self._pollers = []  # of companions
@@ -1608,6 +1694,7 @@ class _MqttClient:
         """
         if timeout is not None:
             _check_number("timeout", timeout, 0, 86400)
+        self._check_thread()
         link = self._link
         link.start()
         if timeout == 0:
@@ -1627,6 +1714,7 @@ class _MqttClient:
         What is left stays queued; requests fail. Twice: no harm.
         """
         _check_number("timeout", timeout, 0, 86400)
+        self._check_thread()
         if self.connected and timeout:
             self.flush(timeout)
         self._link.stop(_FAREWELL_MS if self.connected and timeout else 0)
@@ -1649,9 +1737,10 @@ class _MqttClient:
         than some milliseconds, see `connect_timeout`.
 
         :return: how many messages were handled
-        :raises: nothing; see `last_error`, `stats` and the callbacks. A message is acknowledged
-            before its handler runs
+        :raises: nothing but the RuntimeError of a second thread; see `last_error`, `stats` and the
+            callbacks. A message is acknowledged before its handler runs
         """
+        self._check_thread()
         handled = 0
         self._polled_at = self._moved_at = ticks_ms()
         try:
@@ -1671,11 +1760,23 @@ class _MqttClient:
         It calls no handler, and connects only where the program has not polled for a while.
         """
         self._moved_at = ticks_ms()
+        is_unattended = self._is_unattended()
+        if is_unattended and self._inbox_count:
+            self._complain("messages wait for their handlers: call check_for_msg() in your loop")
         try:
-            self._link.poll(self._is_unattended())
+            self._link.poll(is_unattended)
         except MemoryError as error:
             self.last_error = error
         self._outbox.flush()
+
+    def _check_thread(self):
+        """One thread alone may use a client: what is under way in one would be torn by another."""
+        if self._thread != _thread_id():
+            if self._thread is not None:
+                raise RuntimeError(
+                    "this client belongs to another thread: hand it data by a queue.Queue"
+                )
+            self._thread = _thread_id()
 
     def _is_unattended(self):
         return ticks_diff(ticks_ms(), self._polled_at) >= _UNATTENDED_MS
@@ -1728,15 +1829,28 @@ class _MqttClient:
         if reason:
             self._link_error(reason)
         if self.connected:
+            self._is_loss_told = False
             self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
-        elif state != _CONNECTING:
+        elif state == _CONNECTING:
+            self._make_memory()
+        else:
             self._outbox.rewind(reason if was_connected else None, was_cut)
             self._session_ended(was_connected)
             if was_connected:
                 self._tell(self.on_disconnect, 1 if reason else 0)
         self._tell(self.on_state, state, reason)
+
+    def _make_memory(self):
+        """Before an attempt: collect. As long as that is not enough, readings give way."""
+        if sys.implementation.name == "cpython":
+            return
+        gc.collect()
+        try:
+            bytearray(self._link.bytes_to_connect())
+        except MemoryError:
+            self._outbox.shrink()
 
     def _link_message(self, topic, payload):
         self.stats["received"] += 1
@@ -1769,6 +1883,12 @@ class _MqttClient:
         """Have `_deliver` call what takes the arguments of the five callbacks, if it is set."""
         if callback is not None:
             self._events.append((callback, (self, self.user_data) + args))
+
+    def _complain(self, words):
+        """Say something on the console, once in each outage: the programmer's own mistakes."""
+        if self._logger is None and not self._is_loss_told:
+            self._is_loss_told = True
+            print("tb_device_mqtt:", words)
 
     def _log(self, *message):
         """Have the logger told; of a program that does not poll, only the first messages."""
@@ -1815,8 +1935,10 @@ class _MqttClient:
         except Exception as error:  # whatever a handler does, the poll goes on
             self.stats["handler_errors"] += 1
             self.last_error = error
-            if handler is not self._logger:  # it is not told what it raises itself
-                self._log("%s", error)
+            if self._logger is None:
+                _print_error(error)
+            elif handler is not self._logger:  # it is not told what it raises itself
+                self._log("%s: %s", type(error).__name__, error)
             return error
 
     def _dispatch(self, topic, payload):
@@ -1853,13 +1975,8 @@ class _MqttClient:
         `check_for_msg` sends it a moment later: a board's pystack is too small for all these calls
         on top of those that led there.
         """
-        while self.connected and self._outbox.is_moving():
-            if self._outbox.has_room(1, message.size()):
-                break
-            self._move_on()
-            if self.idle is not None:
-                self.idle()
-            time.sleep(0.001)
+        self._check_thread()
+        self._wait_for_room(message.size())
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
@@ -1870,6 +1987,18 @@ class _MqttClient:
                 self._move_on()
             self._outbox.flush()
         return message.id
+
+    def _wait_for_room(self, size):
+        """Wait for as long as the server acknowledges, if the queue is full."""
+        if not self.connected and sys.implementation.name != "cpython":
+            gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
+        while not self._outbox.has_room(1, size):
+            if not (self.connected and self._outbox.is_moving()):
+                return
+            self._move_on()
+            if self.idle is not None:
+                self.idle()
+            time.sleep(0.001)
 
     def why_offline(self) -> str:
         """What to add to the reason of a loss that the program brought about; else nothing."""
@@ -1884,6 +2013,8 @@ class _MqttClient:
             self._tell(self.on_publish, message.topic, message.id)
         elif (self.on_drop or self._logger) and not self._is_telling_drop:
             self._events.append((self._tell_drop, (message, reason)))
+        if reason is not None and self._logger is None:
+            self._complain("message to %s dropped: %s" % (message.topic, reason))
 
     def _forget(self, message):
         """No keeper needs to keep it any longer."""
@@ -2036,7 +2167,8 @@ class TBDeviceMqttClient(_MqttClient):
         is set. ``"late"``: all but those that leave alone and at once, which get the server's.
         ``"always"``: for a clock that can be trusted; a reading whose acknowledgement was lost is
         then stored once, not at two times. ``"never"``
-    :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
+    :param logger: an object with a method ``warning``. Defaults to none: errors of your handlers
+        and the first loss of an outage are shown on the console. False: nothing is
     :raises ValueError, TypeError, AttributeError: an argument that can't be right; the text names
         it
     """
@@ -2216,6 +2348,8 @@ class TBDeviceMqttClient(_MqttClient):
             values = result.get("shared", {})
             changed, missing = self._shared._compare(values)
             self._shared._update(values, ())
+            if request.is_for_all:
+                self._shared.is_known = True
             self._attributes_changed(changed, missing if request.is_for_all else [])
         self._requests.pop(topic, None)
         if request.callback is not None:
@@ -2275,33 +2409,17 @@ class TBDeviceMqttClient(_MqttClient):
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         flags = self._qos(quality_of_service) << 1
-        messages = self._encode(data, flags)
+        outbox = self._outbox
+        topic = self._topics[_TELEMETRY]
+        messages = _telemetry(
+            data, topic, flags, outbox.limit(), outbox.knows_time(), self._leave_out
+        )
         if not self.connected:
             self._outbox.check_room(messages)
         message_id = None
         for message in messages:
             message_id = self._send(message)
         return message_id
-
-    def _encode(self, data, flags):
-        """Messages of what `send_telemetry` takes; readings with and without a time apart."""
-        if not isinstance(data, (list, tuple)):
-            data = (data,)
-        if not data:
-            raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
-        messages = []
-        limit = self._outbox.limit()
-        knows_time = self._outbox.knows_time()
-        for reading in data:
-            ts, values = _split_reading(reading)
-            for text in _objects(values, limit - _STAMP_BYTES, self._leave_out):
-                # Without times the server would keep one value of a key: each leaves alone.
-                is_alone = ts is None and not knows_time
-                if is_alone or not (messages and messages[-1].extend(ts, text, limit)):
-                    message = _Message(self._topics[_TELEMETRY], [], flags, True, ts is not None)
-                    message.extend(ts, text, limit)
-                    messages.append(message)
-        return messages
 
     def _leave_out(self, error):
         """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
@@ -2395,7 +2513,8 @@ class TBDeviceMqttClient(_MqttClient):
 
         From its first use on it is read again after each connect, and what differs reaches the
         attribute subscriptions as if it had been pushed. A default, for as long as the server
-        knows no value: ``client.shared.setdefault("interval", 10)``.
+        knows no value: ``client.shared.setdefault("interval", 10)``. It is empty until the first
+        answer has come: use ``client.shared.get("interval")``, or `wait_for_shared`.
         """
         if self._shared is None:
             self._shared = SharedAttributes()
@@ -2403,6 +2522,14 @@ class TBDeviceMqttClient(_MqttClient):
             self._listen(_ATTRIBUTES_RESPONSE)
             self._tell(self._read_shared)
         return self._shared
+
+    def wait_for_shared(self, timeout: float = 10) -> bool:
+        """Poll until the first values of `shared` have come; False after *timeout* seconds."""
+        shared = self.shared
+        for _ in self._polls(timeout):
+            if shared.is_known:
+                break
+        return shared.is_known
 
     def _read_shared(self, *_):
         """Ask for all attributes, for those who use `shared`."""

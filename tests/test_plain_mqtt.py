@@ -18,18 +18,11 @@ from clients import (
     packets,
     subscribed,
 )
-from faults.scripted_broker import CONNECT, PUBACK, PUBLISH, SUBSCRIBE, ScriptedBroker, publish
+from faults.scripted_broker import CONNECT, PUBACK, PUBLISH, SUBSCRIBE, publish
 from helpers import run_for, run_until
 from tb_device_mqtt import TBError
 
 SOON_S = 0.1
-
-
-@pytest.fixture
-def broker():
-    """A broker that grants everything, unlike ThingsBoard."""
-    with ScriptedBroker(lambda connection: connection.answer_everything()) as broker:
-        yield broker
 
 
 @pytest.fixture
