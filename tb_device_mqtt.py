@@ -1326,20 +1326,24 @@ class _Outbox:
             return False
         batch = self._next_batch(first)
         points = self._gates and _data_points(batch)
-        for gate in self._gates:
-            if not self._owner._call(gate.may_send, (first.topic, points)):
-                return False  # an error is counted, and no objection
+        if not self._may_send(first.topic, points):
+            return False
         is_plain = len(batch) == 1 and not self._needs_time(first)
         payload = first.payload() if is_plain else self._stamp(batch)
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        self._note_sent(batch, packet_id)
         if is_bare:
             self._last_left_ms = _now_ms()
-        for gate in self._gates:
-            self._owner._call(gate.sent, (first.topic, points))
+        self._note_sent(batch, packet_id, points)
         return True
 
-    def _note_sent(self, batch, packet_id):
+    def _may_send(self, topic, points):
+        """Ask the gates. An error of one is counted, and no objection."""
+        for gate in self._gates:
+            if not self._owner._call(gate.may_send, (topic, points)):
+                return False
+        return True
+
+    def _note_sent(self, batch, packet_id, points):
         if not self._in_flight:
             self._progress_at = ticks_ms()
         self._owner.stats["resent" if batch[0].flags & _DUP else "sent"] += 1
@@ -1350,6 +1354,8 @@ class _Outbox:
             else:
                 self.remove(message)
                 self._owner._message_ended(message, None)
+        for gate in self._gates:
+            self._owner._call(gate.sent, (batch[0].topic, points))
 
     def _has_time(self, message):
         """Whether it is telemetry that tells its time: one of its own, or the one of capture."""
