@@ -1093,6 +1093,7 @@ class _Link:
 # alone and at once gets the server's time; every other one (that waited, that follows another
 # within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
 # board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
+# Before a packet leaves the gates of companions are asked; a closed one holds all that waits.
 
 
 class _Message:
@@ -1154,6 +1155,27 @@ def _telemetry(data, topic, flags, limit, packs, left_out):
                 messages.append(_Message(topic, [], flags, True, ts is not None))
                 messages[-1].extend(ts, text, limit)
     return messages
+
+
+def _data_points(messages):
+    """What ThingsBoard's rate limits count as such: keys of all readings, or of attributes."""
+    points = 0
+    for message in messages:
+        if message.topic.split("/")[-1] in ("telemetry", "attributes", "t", "a"):
+            for part in message.parts:
+                points += _count_keys(part)
+    return points
+
+
+def _count_keys(payload):
+    try:
+        readings = loads(payload)
+        count = 0
+        for reading in readings if isinstance(readings, list) else (readings,):
+            count += len(_split_reading(reading)[1])
+        return count
+    except (TypeError, ValueError):
+        return 0  # published by the program, and no reading
 
 
 def _join(texts):
@@ -1310,22 +1332,30 @@ class _Outbox:
 
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
+        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         is_bare = first.is_telemetry and not self._has_time(first)
-        if is_bare and self._is_too_close():
+        if self._is_in_flight(packet_id) or (is_bare and self._is_too_close()):
             return False
         batch = self._next_batch(first)
-        if self._gates and not self._pass_gates(first.topic, batch):
+        points = self._gates and _data_points(batch)
+        if not self._may_send(first.topic, points):
             return False
         is_plain = len(batch) == 1 and not self._needs_time(first)
         payload = first.payload() if is_plain else self._stamp(batch)
-        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        self._note_sent(batch, packet_id)
         if is_bare:
             self._left_at = ticks_ms()
+        self._note_sent(batch, packet_id, points)
         return True
 
-    def _note_sent(self, batch, packet_id):
+    def _may_send(self, topic, points):
+        """Ask the gates. An error of one is counted, and no objection."""
+        for gate in self._gates:
+            if not self._owner._call(gate.may_send, (topic, points)):
+                return False
+        return True
+
+    def _note_sent(self, batch, packet_id, points):
         if not self._in_flight:
             self._progress_at = ticks_ms()
         self._owner.stats["resent" if batch[0].flags & _DUP else "sent"] += 1
@@ -1336,10 +1366,19 @@ class _Outbox:
             else:
                 self.remove(message)
                 self._owner._message_ended(message, None)
+        for gate in self._gates:
+            self._owner._call(gate.sent, (batch[0].topic, points))
 
     def _has_time(self, message):
         """Whether it is telemetry that tells its time: one of its own, or the one of capture."""
         return message.is_timed or self._needs_time(message)
+
+    def _is_in_flight(self, packet_id):
+        """Whether the id is still in use: since that packet left, ids have begun again."""
+        for place in range(self._in_flight):  # a slice would take memory for each message
+            if self._entries[place].packet_id == packet_id:
+                return True
+        return False
 
     def _needs_time(self, message):
         """Whether it is untimed telemetry that tells its time of capture."""
@@ -1410,20 +1449,6 @@ class _Outbox:
             if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
                 self._epoch_ms = epoch_ms
         return self._epoch_ms > 0 and self._stamp_mode != "never"
-
-    def _pass_gates(self, topic, batch):
-        """Ask every gate; if none objects, tell them that the messages leave."""
-        points = 0  # data points as ThingsBoard counts them: the keys of all readings
-        for message in batch:
-            for part in message.parts:
-                values = loads(part)
-                points += len(values["values"] if message.is_timed else values)
-        for gate in self._gates:
-            if not gate.may_send(topic, points):
-                return False
-        for gate in self._gates:
-            gate.sent(topic, points)
-        return True
 
     # --- _Outbox: what the link reports --------------------------------------------------------
 
@@ -1744,11 +1769,9 @@ class _MqttClient:
         self._polled_at = self._moved_at = ticks_ms()
         try:
             self._link.poll()
-            if self._events:
+            if self._events or self._pollers:
                 handled = self._deliver(_EVENTS_MS)
             self._run_timers()
-            for poller in self._pollers:
-                self._call(poller, ())
         except MemoryError as error:  # the next poll goes on where this one stopped
             self.last_error = error
         if self._outbox.is_waiting():
@@ -1897,7 +1920,7 @@ class _MqttClient:
             self._events.append((self._logger, message))
 
     def _deliver(self, limit_ms):
-        """Call the handlers, after *limit_ms* no further one.
+        """Call the handlers, after *limit_ms* no further one, and the companions.
 
         From inside a handler: none, its own call is still under way.
         """
@@ -1920,6 +1943,8 @@ class _MqttClient:
                     handled += 1
                 else:
                     self._call(handler, arguments)
+            for poller in self._pollers:
+                self._call(poller, ())
         finally:
             self._is_delivering = False
         return handled
@@ -1979,7 +2004,8 @@ class _MqttClient:
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
-                keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
+                entry = (message.topic, message.payload(), message.flags >> 1 & 1)
+                self._call(keeper.keep, (message.id,) + entry)
         if not self._is_delivering:
             if ticks_diff(ticks_ms(), self._moved_at) >= _MOVE_MS:
                 self._move_on()
@@ -2004,8 +2030,7 @@ class _MqttClient:
 
     def _message_ended(self, message, reason):
         """What the outbox reports: delivered, or with a *reason* dropped."""
-        for keeper in self._keepers:
-            keeper.forget(message.id)
+        self._forget(message)
         if len(self._events) >= self._max_events:
             return  # nobody polls
         if reason is None:
@@ -2014,6 +2039,11 @@ class _MqttClient:
             self._events.append((self._tell_drop, (message, reason)))
         if reason is not None and self._logger is None:
             self._complain("message to %s dropped: %s" % (message.topic, reason))
+
+    def _forget(self, message):
+        """No keeper needs to keep it any longer."""
+        for keeper in self._keepers:
+            self._call(keeper.forget, (message.id,))
 
     def _tell_drop(self, message, reason):
         """Call `on_drop` and the logger.
@@ -2036,26 +2066,32 @@ class _MqttClient:
     def attach(self, companion: Any) -> None:
         """Let *companion* take part. Each of these methods is called if it has it:
 
-        * ``poll()``: at the end of each `check_for_msg`, for its timers
-        * ``may_send(topic, data_points)``: whether a message may leave now; *data_points* counts
-          its keys. As long as one companion returns False, this message and those behind it wait
-        * ``sent(topic, data_points)``: it leaves
+        * ``poll()``: in each `check_for_msg`, behind the handlers and like one of them
+        * ``may_send(topic, data_points)``: whether a message may leave now. As long as one
+          companion returns False, this message and those behind it wait. *data_points* are the
+          keys of telemetry and attributes, 0 of anything else
+        * ``sent(topic, data_points)``: it has left, for the first time or again
         * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue
         * ``forget(message_id)``: it ended, delivered or dropped. The id may be unknown
         * ``kept()``: called now; returns ``[(topic, payload, quality_of_service), ...]``, what it
           kept before. They enter the queue, and `keep` is called for them
 
-        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``.
+        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``. These five must
+        not send. What is in the queue already is not kept: attach first, then send.
+
+        What a method raises is counted in ``stats["handler_errors"]``, and the message goes its
+        way as if the companion were not there; but what ``kept`` raises is raised here, and
+        nothing was attached. An entry of it that can't be sent is counted, and left out.
         """
+        kept = companion.kept() if hasattr(companion, "keep") else None
         if hasattr(companion, "poll"):
             self._pollers.append(companion.poll)
         if hasattr(companion, "may_send"):
             self._gates.append(companion)
-        if hasattr(companion, "keep"):
-            kept = companion.kept()
+        if kept is not None:
             self._keepers.append(companion)
-            for topic, payload, quality_of_service in kept:
-                self.publish(topic, payload, quality_of_service)
+            for entry in kept:
+                self._call(self.publish, tuple(entry))
 
     # --- _MqttClient: plain MQTT ---------------------------------------------------------------
 
@@ -2377,6 +2413,7 @@ class TBDeviceMqttClient(_MqttClient):
         del self._requests[topic]
         if self._outbox.is_waiting(request.message):
             self._outbox.remove(request.message)  # nobody wants to know any more
+            self._forget(request.message)
 
     # --- client: telemetry ---------------------------------------------------------------------
 
