@@ -218,6 +218,25 @@ def test_bench_runs_all_and_fails_if_a_budget_is_missed(asked, capsys):
     assert printed.endswith("Budgets missed: second, bytes\nMissed, not enforced: first, bytes\n")
 
 
+def test_who_is_left_out_stands_in_the_heading_and_below_how_to_bring_it(
+    asked, monkeypatch, tmp_path, capsys
+):
+    def third():
+        """What is third?"""
+        return Table(
+            [Row("bytes", 6, "B")], left_out={"other": "OTHER=FOLDER names one", "two": "x"}
+        )
+
+    monkeypatch.setattr(bench, "BENCHMARKS", {"third": third})
+    monkeypatch.setattr(bench, "PICTURES", tmp_path)
+    bench.main(["--write"])
+    printed = capsys.readouterr().out
+    assert "## third: What is third? (without other, two)\n" in printed
+    assert "\n\nother is left out: OTHER=FOLDER names one.\n\ntwo is left out: x.\n" in printed
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "\n## What is third? (without other, two)\n" in page
+
+
 def test_a_budget_that_is_not_enforced_is_shown_but_does_not_fail(asked, capsys):
     assert bench.main(["first"]) == 0
     assert asked == [("first", 1)]

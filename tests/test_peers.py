@@ -89,7 +89,7 @@ def test_a_peer_that_is_not_there_is_left_out_and_the_others_are_asked(program, 
     absent = Peer("absent", "other", ("some-package",))
     answers, left_out = drivers.ask([absent, OTHER], lambda driver: driver.do("name"))
     assert list(answers) == ["other"]
-    assert left_out == ["absent is left out: no network."]
+    assert left_out == {"absent": "no network"}
 
 
 def test_a_folder_in_the_environment_stands_in_for_what_cannot_be_installed(monkeypatch):

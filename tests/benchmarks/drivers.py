@@ -263,7 +263,7 @@ def _micropython_version():
 
 
 def ask(peers, question, together=False):
-    """*question(driver)* of each peer: ``({name: {figure: value}}, [why one was left out])``.
+    """*question(driver)* of each peer: ``({name: {figure: value}}, {name: why it is left out})``.
 
     What a client did not do is a text instead of a value, under None if it is so for all figures.
     """
@@ -271,11 +271,7 @@ def ask(peers, question, together=False):
     with ThreadPoolExecutor(workers) as pool:
         results = list(pool.map(lambda peer: _ask(peer, question), peers))
     answers = {peer.name: each for peer, each in zip(peers, results) if isinstance(each, dict)}
-    left_out = [
-        "%s is left out: %s." % (peer.name, each)
-        for peer, each in zip(peers, results)
-        if isinstance(each, str)
-    ]
+    left_out = {peer.name: each for peer, each in zip(peers, results) if isinstance(each, str)}
     return answers, left_out
 
 

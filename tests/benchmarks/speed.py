@@ -44,7 +44,7 @@ def rate(seconds=1.0, links=_LINKS, peers=(*drivers.PEERS, drivers.MINIMQTT_NO_D
         "Nagle's algorithm on and sends a packet in pieces: TCP_NODELAY set for it from outside "
         "shows the rest of the difference. Server and proxy share an interpreter, which limits the "
         "fastest." % seconds,
-        *left_out,
+        left_out=left_out,
         rows=_rate_budgets(answers),
     )
 
@@ -129,7 +129,7 @@ def first_telemetry(runs=5, round_trip_ms=_SLOW_MS, peers=(drivers.OURS_QUEUED, 
         "already. Round trips are counted on the wire, as often as bytes go out after bytes have "
         "come in, and one for TCP's handshake, which the link can't delay: its %d ms are added to "
         "the time." % (runs, round_trip_ms, round_trip_ms),
-        *left_out,
+        left_out=left_out,
         rows=[
             Row(peer.name + ", round trips", answers[peer.name].get("round trips"), "", budget)
             for peer, budget in budgets
@@ -212,7 +212,7 @@ def wire(messages=50, peers=(drivers.OURS, drivers.OURS_COMPACT, *drivers.PEERS[
         "client writes it, and segments as the kernel of the receiver counts those with data. "
         "compact=True is ThingsBoard's short topics. Below, one packet is to be one send()."
         % messages,
-        *left_out,
+        left_out=left_out,
         rows=rows,
     )
 

@@ -85,14 +85,23 @@ class Row:
 
 
 class Table:
-    """The answer to a question: rows, and *notes* on how they were measured."""
+    """The answer to a question: rows, and *notes* on how they were measured.
+
+    *left_out*: ``{client: why it is not there}``, which belongs into the heading
+    """
 
     draw: Optional[Callable[[Path], None]] = None
     """Draws a picture of it into a folder, if there is one."""
 
-    def __init__(self, rows, *notes):
+    def __init__(self, rows, *notes, left_out=None):
+        self.left_out = left_out or {}
         self.rows = rows
-        self.notes = notes
+        self.notes = [*notes, *map("%s is left out: %s.".__mod__, self.left_out.items())]
+
+    def heading(self, question):
+        """*question*, and who could not be asked."""
+        missing = ", ".join(self.left_out)
+        return "%s (without %s)" % (question, missing) if missing else question
 
     @property
     def broken(self):
@@ -125,8 +134,8 @@ class Comparison(Table):
     a heading is for all columns. *name*, *title*, *better*: of the picture.
     """
 
-    def __init__(self, name, title, better, columns, answers, *notes, rows=()):
-        super().__init__(list(rows), *notes)
+    def __init__(self, name, title, better, columns, answers, *notes, rows=(), left_out=None):
+        super().__init__(list(rows), *notes, left_out=left_out)
         self.name = name
         self.title = title
         self.better = better
