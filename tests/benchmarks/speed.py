@@ -3,11 +3,9 @@
 """Messages per second, the first one, and what one costs on the wire."""
 
 import contextlib
-import ssl
 import tempfile
 from pathlib import Path
 
-from certificates import Certificates
 from faults.proxy import FaultProxy
 from helpers import wait_until
 from local_server import LocalServer
@@ -102,7 +100,7 @@ def _link(server, round_trip_s):
 def first_telemetry(runs=5, round_trip_ms=_SLOW_MS, peers=(drivers.OURS_QUEUED, *drivers.PEERS)):
     """How many round trips after the start is the first telemetry acknowledged?"""
     with tempfile.TemporaryDirectory() as folder:
-        authority = _Authority(Path(folder))
+        authority = rig.Authority(Path(folder))
 
         def question(driver):
             if driver.peer is drivers.CIRCUITPYTHON_SDK:
@@ -136,22 +134,6 @@ def first_telemetry(runs=5, round_trip_ms=_SLOW_MS, peers=(drivers.OURS_QUEUED, 
             if peer.name in answers
         ],
     )
-
-
-class _Authority:
-    """A certificate authority: *path* of it in the format that a client takes, *context*."""
-
-    def __init__(self, folder):
-        made = Certificates(folder)
-        self._pem = made.ca
-        self._der = str(folder / "ca.der")
-        text = Path(made.ca).read_text(encoding="utf-8")
-        Path(self._der).write_bytes(ssl.PEM_cert_to_DER_cert(text))
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(*made.server)
-
-    def path(self, peer):
-        return self._der if peer.on_micropython else self._pem
 
 
 def _first(driver, name, runs, round_trip_s, authority=None):
