@@ -193,6 +193,27 @@ class Comparison(Table):
         return "" if row is None else "%s: %s" % (row.budget.text(row.unit), row.verdict)
 
 
+class Group(Table):
+    """Several comparisons under one question, each under its name and title; *rows* on ours."""
+
+    def __init__(self, parts, *notes, rows=(), left_out=None):
+        super().__init__(list(rows), *notes, left_out=left_out)
+        self.parts = parts
+
+    @property
+    def broken(self):
+        rows = super().broken
+        for part in self.parts:
+            for row in part.broken:
+                row.what = "%s: %s" % (part.name, row.what)
+                rows.append(row)
+        return rows
+
+    def text(self):
+        blocks = ["### %s: %s\n\n%s" % (part.name, part.title, part.text()) for part in self.parts]
+        return "\n\n".join([*blocks, super().text()])
+
+
 class LeftOut(Table):
     """Nothing was measured, because of *reason*."""
 
