@@ -75,7 +75,7 @@ NOT_YET = {
         "never polls",
         "leaves at once",
         "bursts",
-        "ours, lost in silence in all programs",
+        "ours: lost in silence",
     )
 }
 

@@ -264,7 +264,7 @@ def _of_all(parts, client):
     """Its losses in all programs together; or the words of one that failed."""
     lost = [part.value(client, Column(_SILENT)) for part in parts if client in part.answers]
     words = [value for value in lost if isinstance(value, str)]
-    what = "%s, %s in all programs" % (client, _SILENT)
+    what = "%s: %s, all programs together" % (client, _SILENT)
     return Row(what, words[0] if words else sum(lost), "", exactly(0))
 
 
