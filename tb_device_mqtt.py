@@ -1195,7 +1195,8 @@ class _Outbox:
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
-        self._left_at = ticks_ms()  # when a reading left that did not tell its time
+        # When a reading left that did not tell its time.
+        self._left_at = ticks_add(ticks_ms(), -_APART_MS)
         self._clock_seen_at = self._left_at  # see `knows_time`
         self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
         self._epoch_ms = 0  # see `_is_clock_set`
@@ -1250,13 +1251,11 @@ class _Outbox:
         :raises ValueError: it names the limit
         """
         size = sum(map(_Message.size, messages)) + len(messages) * _OVERHEAD_BYTES
-        if len(messages) > self._max_size:
-            words = (len(messages), "messages", "queue_size", self._max_size)
-        elif size > self._max_bytes:
-            words = (size, "bytes", "queue_bytes", self._max_bytes)
-        else:
-            return
-        raise ValueError("%d %s do not fit into the queue (%s=%d)" % words)
+        if len(messages) > self._max_size or size > self._max_bytes:
+            raise ValueError(
+                "%d messages of %d bytes do not fit into the queue (queue_size=%d, queue_bytes=%d)"
+                % (len(messages), size, self._max_size, self._max_bytes)
+            )
 
     def _fullness(self):
         """Why a message is dropped; the limit is named."""
@@ -1727,6 +1726,8 @@ class _MqttClient:
             if link.error:
                 raise link.error
             if self.connected or self.state == _STOPPED:
+                # These polls are not the program's own: it may be one that never polls.
+                self._polled_at = ticks_add(ticks_ms(), -_UNATTENDED_MS)
                 return self.connected
         raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
@@ -1784,11 +1785,10 @@ class _MqttClient:
         It calls no handler, and connects only where the program has not polled for a while.
         """
         self._moved_at = ticks_ms()
-        is_unattended = self._is_unattended()
-        if is_unattended and self._inbox_count:
+        if self._inbox_count and self._is_unattended(2 * _UNATTENDED_MS):
             self._complain("messages wait for their handlers: call check_for_msg() in your loop")
         try:
-            self._link.poll(is_unattended)
+            self._link.poll(self._is_unattended())
         except MemoryError as error:
             self.last_error = error
         self._outbox.flush()
@@ -1802,8 +1802,8 @@ class _MqttClient:
                 )
             self._thread = _thread_id()
 
-    def _is_unattended(self):
-        return ticks_diff(ticks_ms(), self._polled_at) >= _UNATTENDED_MS
+    def _is_unattended(self, limit_ms=_UNATTENDED_MS):
+        return ticks_diff(ticks_ms(), self._polled_at) >= limit_ms
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
         """Poll until a message was handled.
