@@ -140,14 +140,17 @@ class Shelf:
 
 
 def test_a_heartbeat_is_sent_once_in_each_interval(client, device, clock):
-    client.attach(Heartbeat(client, 60000))
+    client.attach(Heartbeat(client, 10000))
+    counts = []
     for _ in range(3):
-        clock.skip(59)
         poll(client)
-        clock.skip(1.001)
+        clock.skip(9)
         poll(client)
         assert client.flush(5)
-    assert values(device) == [{"alive": 1}, {"alive": 2}, {"alive": 3}]
+        counts.append(len(values(device)))
+        clock.skip(1.001)
+    assert counts == [1, 2, 3]
+    assert values(device) == [{"beats": 1}, {"beats": 2}, {"beats": 3}]
 
 
 def test_a_heartbeat_makes_up_for_nothing_that_was_missed_offline(offline, device, clock):
@@ -160,7 +163,7 @@ def test_a_heartbeat_makes_up_for_nothing_that_was_missed_offline(offline, devic
     clock.skip(1.001)
     poll(offline)
     assert offline.flush(5)
-    assert values(device) == [{"alive": 1}]
+    assert values(device) == [{"beats": 1}]
 
 
 def test_what_a_companion_sends_in_its_poll_leaves_in_the_same_check_for_msg(client):
@@ -253,7 +256,7 @@ def test_several_companions_get_on_with_each_other_and_with_the_program(
     poll(client)
     assert call.result() == {"got": 7}
     assert sorted(set(sent_numbers(device))) == [0, 1, 2]
-    assert {"alive": 1} in values(device)
+    assert {"beats": 2} in values(device)
     assert set(ids) <= {notes[3] for notes in published.calls}
     assert in_file(path) == list(recorder.entries) == []
     assert client.stats["sent"] + client.stats["resent"] == len(recorder.told)
@@ -451,6 +454,17 @@ def test_a_limiter_lets_so_many_data_points_leave_in_each_window(client, device,
         counts.append(len(device.messages))
         clock.skip(60)
     assert counts == [2, 4, 5]
+
+
+def test_a_limiter_has_a_new_window_after_days_of_silence(client, device, clock):
+    client.attach(Limiter(1, 1000, 60000))
+    client.send_attributes({"n": 1})
+    assert client.flush(5)
+    for _ in range(8):
+        clock.skip(86400 / 2)
+        run_until(client, lambda: client.connected)
+    client.send_attributes({"n": 2})
+    assert client.flush(5)
 
 
 def test_a_limiter_that_holds_delays_no_call_of_the_program(server, device, clock):
