@@ -407,6 +407,14 @@ def test_a_keeper_is_told_the_end_of_what_is_dropped(server, path):
         assert in_file(path) == ["t/3", "t/4"]
 
 
+def test_what_finds_no_place_in_the_queue_is_not_kept(server):
+    with offline_client(server, queue_size=1) as client:
+        client.attach(recorder := Recorder())
+        client.publish("any/topic", b"")
+        client.send_telemetry({"n": 1})  # nothing gives way to it
+        assert [entry[0] for entry in recorder.entries.values()] == ["any/topic"]
+
+
 def test_a_keeper_is_told_when_nobody_waits_for_the_answer_any_more(offline, clock, path):
     offline.attach(Keeper(path))
     offline.send_rpc_call("get", callback=(answer := Notes()), timeout=5)
