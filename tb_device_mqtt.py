@@ -215,12 +215,14 @@ def _text(text):
 
 def _packet(head, *parts):
     """A control packet: first byte, remaining length (section 2.2.3), *parts*."""
-    size = sum(map(len, parts))
+    size = 0
+    for part in parts:
+        size += len(part)
     header = bytes((head,))
     while size > 127:
         header += bytes((size & 127 | 128,))
         size >>= 7
-    return b"".join((header + bytes((size,)),) + parts)
+    return b"".join((header, bytes((size,))) + parts)
 
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
@@ -540,6 +542,7 @@ class _Link:
         self._attempts = 0  # since a connection lasted
         self._sends_early = True  # packets leave behind CONNECT, before its CONNACK
         self._topics = {}  # filter -> QoS
+        self._last_topic = self._last_topic_text = None  # of a PUBLISH; as text and encoded
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
         self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
@@ -803,7 +806,10 @@ class _Link:
             self._await(packet_id)
         else:
             self._is_unconfirmed = True
-        self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
+        if topic is not self._last_topic:  # it rarely changes; encoding it takes memory
+            self._last_topic_text = _text(topic)
+            self._last_topic = topic
+        self._write(_packet(_PUBLISH | flags, self._last_topic_text, identifier, payload))
 
     def subscribe(self, topic, quality_of_service=1):
         """Subscribe now and after each connect."""
@@ -855,7 +861,9 @@ class _Link:
     def _flush(self):
         """Send until the socket has no room."""
         while self._unsent and self._fault is None:
-            data = self._unsent[0][self._first_sent :]
+            data = self._unsent[0]
+            if self._first_sent:
+                data = data[self._first_sent :]
             if self._is_airlift:
                 data = data[:_SPI_SLICE_BYTES]
             if self._is_wiznet:
@@ -970,7 +978,8 @@ class _Link:
         """Move what follows the bytes that nobody needs to the start of the buffer."""
         gone = min(self._done, self._filled)
         left = self._filled - gone
-        self._buffer[:left] = self._buffer[gone : self._filled]
+        if left:
+            self._buffer[:left] = self._buffer[gone : self._filled]
         self._filled = left
         self._done -= gone
         if not left:
@@ -1099,7 +1108,8 @@ class _Message:
         self.is_telemetry = is_telemetry
         self.is_timed = is_timed  # its readings have a time of their own
         self.is_queued = False
-        self.captured_ms = 0  # when its first reading was handed over
+        self.put_at = 0  # ticks
+        self.captured_ms = 0  # of telemetry: likewise, on a clock that never wraps
         self.packet_id = 0  # of the packet that it left in; readings may share one
 
     def size(self):
@@ -1185,7 +1195,8 @@ class _Outbox:
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
-        self._last_left_ms = 0  # a reading without a time of its own
+        self._left_at = ticks_ms()  # when a reading left that did not tell its time
+        self._clock_seen_at = self._left_at  # see `knows_time`
         self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
         self._epoch_ms = 0  # see `_is_clock_set`
         self._entries = []
@@ -1217,6 +1228,7 @@ class _Outbox:
         message.id = self.new_id()
         message.flags &= ~_DUP  # a request or a reply may have been here before
         message.is_queued = True
+        message.put_at = ticks_ms()
         if message.is_telemetry:  # a time that no other reading has
             message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
             self._last_captured_ms = message.captured_ms + len(message.parts) - 1
@@ -1332,7 +1344,7 @@ class _Outbox:
         payload = first.payload() if is_plain else self._stamp(batch)
         self._link.publish(first.topic, payload, first.flags, packet_id)
         if is_bare:
-            self._last_left_ms = _now_ms()
+            self._left_at = ticks_ms()
         self._note_sent(batch, packet_id, points)
         return True
 
@@ -1363,34 +1375,35 @@ class _Outbox:
 
     def _is_in_flight(self, packet_id):
         """Whether the id is still in use: since that packet left, ids have begun again."""
-        for message in self._entries[: self._in_flight]:
-            if message.packet_id == packet_id:
+        for place in range(self._in_flight):  # a slice would take memory for each message
+            if self._entries[place].packet_id == packet_id:
                 return True
         return False
 
     def _needs_time(self, message):
         """Whether it is untimed telemetry that tells its time of capture."""
-        if message.is_timed or not message.is_telemetry or not self.knows_time():
+        if message.is_timed or not message.is_telemetry:
             return False
-        now_ms = _now_ms()
-        return (
-            self._stamp_mode == "always"
-            or message.flags & _DUP > 0
-            or now_ms - message.captured_ms >= _APART_MS
-            or now_ms - self._last_left_ms < _APART_MS
-            or not self._link.is_online()
+        now = ticks_ms()
+        is_alone = (
+            self._stamp_mode != "always"
+            and self._link.is_online()
+            and not message.flags & _DUP
+            and ticks_diff(now, message.put_at) < _APART_MS
+            and ticks_diff(now, self._left_at) >= _APART_MS
         )
+        return not is_alone and self.knows_time()
 
     def _is_too_close(self):
         """Whether the server could give one time to the next reading and the one before it."""
         if not self._link.is_online():
             return self._in_flight > 0
-        return _now_ms() - self._last_left_ms < _APART_MS
+        return ticks_diff(ticks_ms(), self._left_at) < _APART_MS
 
     def settle(self):
         """CONNACK came: the server takes what left before it just now."""
         if self._in_flight:
-            self._last_left_ms = _now_ms()
+            self._left_at = ticks_ms()
 
     def _next_batch(self, first):
         """The messages of the next packet: *first*, or if it tells its time more of that kind."""
@@ -1429,8 +1442,13 @@ class _Outbox:
         both is kept. An example: at 500 ms a reading is taken, at 60,500 ms the clock is set to
         1,700,000,100 s. The difference is 1,700,000,039,500 ms, the reading's ts 1,700,000,040,000.
         The difference stays as it is unless the clock is set anew: it would change by up to a
-        second each time, and readings must not move against each other.
+        second each time, and readings must not move against each other. The clock is looked at
+        once a second, as that takes memory.
         """
+        now = ticks_ms()
+        if self._epoch_ms and ticks_diff(now, self._clock_seen_at) < 1000:
+            return self._stamp_mode != "never"
+        self._clock_seen_at = now
         now_s = time.time()
         if now_s >= _CLOCK_SET_S:
             epoch_ms = int(now_s * 1000) - _now_ms()
