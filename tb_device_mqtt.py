@@ -1427,6 +1427,12 @@ class _Outbox:
                 ts += 1
         return _join(readings)
 
+    def lasting_payload(self, message):
+        """What leaves if it leaves after a restart: with times of capture, if they are told."""
+        if message.is_telemetry and not message.is_timed and self.knows_time():
+            return self._stamp((message,))
+        return message.payload()
+
     def knows_time(self):
         """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
 
@@ -2004,8 +2010,9 @@ class _MqttClient:
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
-                entry = (message.topic, message.payload(), message.flags >> 1 & 1)
-                self._call(keeper.keep, (message.id,) + entry)
+                payload = self._outbox.lasting_payload(message)
+                entry = (message.id, message.topic, payload, message.flags >> 1 & 1)
+                self._call(keeper.keep, entry)
         if not self._is_delivering:
             if ticks_diff(ticks_ms(), self._moved_at) >= _MOVE_MS:
                 self._move_on()
@@ -2071,7 +2078,8 @@ class _MqttClient:
           companion returns False, this message and those behind it wait. *data_points* are the
           keys of telemetry and attributes, 0 of anything else
         * ``sent(topic, data_points)``: it has left, for the first time or again
-        * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue
+        * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue.
+          In *payload* readings have their time of capture, if the board's clock is set
         * ``forget(message_id)``: it ended, delivered or dropped. The id may be unknown
         * ``kept()``: called now; returns ``[(topic, payload, quality_of_service), ...]``, what it
           kept before. They enter the queue, and `keep` is called for them

@@ -573,7 +573,8 @@ def test_tls_without_the_client_certificate_is_refused_in_words(
 # --- nothing happens ---
 
 
-def test_an_idle_poll_takes_nothing_from_the_heap(board, server, device, runtime):
-    used = board.play("idle.polls", server.port)
-    print("1000 idle polls on %s: %d" % (runtime.name, used))
+@pytest.mark.parametrize("companions", [0, 3])
+def test_an_idle_poll_takes_nothing_from_the_heap(board, server, device, runtime, companions):
+    used = board.play("idle.polls", server.port, companions=companions)
+    print("1000 idle polls on %s with %d companions: %d" % (runtime.name, companions, used))
     assert used <= (100 if runtime.is_cpython else 0)  # CPython: blocks that stay

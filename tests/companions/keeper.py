@@ -1,9 +1,6 @@
 # SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
 # SPDX-License-Identifier: MIT
-"""A companion that brings what was queued over a reboot::
-
-client.attach(Keeper("/queue.json"))
-"""
+"""A companion that brings what was queued over a reboot."""
 
 import json
 import os
