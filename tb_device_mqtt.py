@@ -125,6 +125,8 @@ _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _APART_MS = const(2)  # readings that leave closer to each other may get one time on the server
+_TRIP_MS = const(100)  # on the way to the server a reading has got its time after so long
+_BURST_MS = const(1000)  # after a reading that told its time all others do, for so long
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
@@ -1057,9 +1059,12 @@ class _Link:
 # again from the front. From then on the front travels alone until it is acknowledged: so a message
 # after which the server hangs up is found, and dropped after some losses, and the others go on.
 # The server keeps one value of a key for each millisecond, the last. So only a reading that leaves
-# alone and at once gets the server's time; every other one (that waited, that follows another
-# within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
-# board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
+# alone and at once gets the server's time; every other one (that waited, before CONNACK, sent
+# again, behind one that is not acknowledged) tells its own, and those travel together. Two times of
+# both kinds must not meet: a reading that follows before the acknowledgement moves 100 ms away, and
+# a burst that has begun to tell times goes on. As long as the board's clock is not set readings
+# leave one by one, each behind the acknowledgement of the one before: sent 30 ms apart, they arrive
+# together where the network has paused.
 
 
 class _Message:
@@ -1114,7 +1119,8 @@ class _Outbox:
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
-        self._last_left_ms = 0  # a reading without a time of its own
+        self._bare: Any = None  # the last reading that left without a time of its own
+        self._alone_at_ms = 0  # from then on the next may do so, too
         self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
         self._epoch_ms = 0  # see `_is_clock_set`
         self._entries = []
@@ -1147,7 +1153,10 @@ class _Outbox:
         message.flags &= ~_DUP  # a request or a reply may have been here before
         message.is_queued = True
         if message.is_telemetry:  # a time that no other reading has
-            message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
+            earliest_ms = self._last_captured_ms + 1
+            if self._is_bare_under_way():
+                earliest_ms = max(earliest_ms, self._bare.captured_ms + _TRIP_MS)
+            message.captured_ms = max(_now_ms(), earliest_ms)
             self._last_captured_ms = message.captured_ms + len(message.parts) - 1
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
@@ -1237,13 +1246,12 @@ class _Outbox:
             self._owner.last_error = error
 
     def is_moving(self):
-        """Whether room is to be expected: acknowledgements come, or the socket takes bytes."""
-        is_slow = ticks_diff(ticks_ms(), self._progress_at) >= _STALL_MS
-        return not is_slow and (self._in_flight > 0 or self._link.is_sending())
+        """Whether room is to be expected: an acknowledgement came, or is to come, lately."""
+        return ticks_diff(ticks_ms(), self._progress_at) < _STALL_MS
 
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
-        is_bare = first.is_telemetry and not (first.is_timed or self._needs_time(first))
+        is_bare = first.is_telemetry and not self._has_time(first)
         if is_bare and self._is_too_close():
             return False
         batch, payload = self._next_batch(first)
@@ -1254,7 +1262,9 @@ class _Outbox:
         if not self._in_flight:
             self._progress_at = ticks_ms()
         if is_bare:
-            self._last_left_ms = _now_ms()
+            self._bare = first
+        if first.is_telemetry and not first.is_timed:
+            self._alone_at_ms = _now_ms() + (_APART_MS if is_bare else _BURST_MS)
         self._owner.stats["resent" if first.flags & _DUP else "sent"] += 1
         for message in batch:
             message.packet_id = packet_id
@@ -1266,28 +1276,24 @@ class _Outbox:
         return True
 
     def _needs_time(self, message):
-        """Whether untimed telemetry tells its own time."""
+        """Whether untimed telemetry, the next to leave, tells its own time."""
         if not self.knows_time():
             return False
-        now_ms = _now_ms()
         return (
             self._stamp == "always"
             or message.flags & _DUP > 0
-            or now_ms - message.captured_ms >= _APART_MS
-            or now_ms - self._last_left_ms < _APART_MS
+            or message.captured_ms != self._last_captured_ms  # others were taken with it
+            or _now_ms() - message.captured_ms >= _APART_MS
+            or self._is_too_close()
             or not self._link.is_online()
         )
 
     def _is_too_close(self):
         """Whether the server could give one time to the next reading and the one before it."""
-        if not self._link.is_online():
-            return self._in_flight > 0
-        return _now_ms() - self._last_left_ms < _APART_MS
+        return self._is_bare_under_way() or _now_ms() < self._alone_at_ms
 
-    def settle(self):
-        """CONNACK came: the server takes what left before it just now."""
-        if self._in_flight:
-            self._last_left_ms = _now_ms()
+    def _is_bare_under_way(self):
+        return self._bare is not None and self._bare.is_queued
 
     def _next_batch(self, first):
         """What travels in the next packet: a list of messages, and the payload.
@@ -1299,8 +1305,9 @@ class _Outbox:
         batch, readings, room = [], [], min(_BATCH_BYTES, self.limit())
         for message in self._entries[self._in_flight :]:
             room -= message.size() + len(message.parts) * _STAMP_BYTES
-            is_alike = message.flags == first.flags and self._has_time(message)
-            if batch and (room <= 0 or not is_alike):
+            is_alike = message.flags == first.flags and message.is_telemetry
+            has_time = message.is_timed or self.knows_time()
+            if batch and (room <= 0 or not (is_alike and has_time)):
                 break
             batch.append(message)
             ts = self._epoch_ms + message.captured_ms
@@ -1356,6 +1363,10 @@ class _Outbox:
             if message.packet_id == packet_id:
                 self._owner.stats["acknowledged"] += 1
                 self.remove(message)
+                if message is self._bare:  # it may have got its time just now
+                    free_ms = _now_ms() + _APART_MS
+                    self._alone_at_ms = max(self._alone_at_ms, free_ms)
+                    self._last_captured_ms = max(self._last_captured_ms, free_ms - 1)
                 self._owner._message_ended(message, None)
 
     def rewind(self, reason, was_cut):
@@ -1376,6 +1387,7 @@ class _Outbox:
         if is_marked:
             self._failures += 1
         self._in_flight = 0
+        self._bare = None
         if self._failures >= _MAX_FAILURES:
             self._drop(self._entries[0], "lost connection %d times" % self._failures)
 
@@ -1719,7 +1731,6 @@ class _MqttClient:
         if reason:
             self._link_error(reason)
         if self.connected:
-            self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
         elif state != _CONNECTING:
@@ -2240,9 +2251,9 @@ class TBDeviceMqttClient(_MqttClient):
         """Send readings.
 
         :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
-            with the time in milliseconds since 1970; a list of those. A reading without time
-            gets the server's, or if it waited for 0.1 s its own time of capture. Of two values of
-            one key at one time the server keeps the last: give such readings their ``ts``
+            with the time in milliseconds since 1970; a list of those. A reading without time that
+            leaves alone and at once gets the server's, any other its own time of capture, see
+            *stamp*. Of two values of one key at one time the server keeps the last
         :param int quality_of_service: 0 or 1. Defaults to the client's
         :return: message id, the last one if it took several; None if nothing was left to send
         :raises TypeError: a key or a value of a type that can't be sent

@@ -1,0 +1,220 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""Programs as people write them: what they hand over is stored by the server, or they are told.
+
+"Stored" is what the database keeps: of each key one value per millisecond, the later one.
+"""
+
+import time
+
+import pytest
+
+from clients import Clock, lose, offline_client, online_client
+from faults.proxy import FaultProxy
+from helpers import run_until
+
+UNSET_S = 946684800  # where the clock of a board begins: the year 2000
+APART_S = 0.03
+CLOSE_MS = 1500  # how far a time may be off: a busy computer
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+@pytest.fixture(params=("set", "unset"))
+def any_clock(request, clock):
+    """The clock of the board, which is set or not."""
+    if request.param == "unset":
+        clock.epoch_s = UNSET_S
+    return clock
+
+
+@pytest.fixture
+def proxy(server):
+    """The way to the server."""
+    with FaultProxy(server.port) as running:
+        yield running
+
+
+@pytest.fixture
+def far(server, device, proxy):
+    """A client that is online by way of *proxy*."""
+    with online_client(server, port=proxy.port) as client:
+        yield client
+
+
+def stored(device, key="n"):
+    """The values of *key* that the database keeps, in the order of their times."""
+    return [value for _, value in device.stored(key)]
+
+
+def poll_for(client, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        client.check_for_msg()
+        time.sleep(0.001)
+
+
+def send_two(client, pause):
+    """Two readings, 30 ms apart."""
+    client.send_telemetry({"n": 0})
+    pause(APART_S)
+    client.send_telemetry({"n": 1})
+
+
+def all_sent(client):
+    """Poll until the server has acknowledged everything."""
+    assert client.flush(20), (client.state, client.last_error, client.stats)
+
+
+# --- readings that follow each other closely ---
+
+
+def test_two_readings_before_connack_are_both_stored(server, offline, device, any_clock):
+    server.faults.connack_delay = 0.1
+    offline.connect(timeout=0)
+    run_until(offline, lambda: offline.state == "connecting")
+    offline.check_for_msg()
+    send_two(offline, lambda seconds: poll_for(offline, seconds))
+    assert not offline.connected
+    all_sent(offline)
+    assert stored(device) == [0, 1]
+
+
+def test_two_readings_behind_a_short_cut_are_both_stored(client, device, any_clock):
+    for number in range(5):
+        lose(client, device)
+        client.send_telemetry({"n": 2 * number})
+        poll_for(client, APART_S / 3)
+        client.send_telemetry({"n": 2 * number + 1})
+        all_sent(client)
+    assert stored(device) == list(range(10))
+
+
+def test_two_readings_that_the_network_holds_up_for_a_moment_are_both_stored(
+    proxy, far, device, any_clock
+):
+    proxy.to_server.held = True
+    send_two(far, lambda seconds: poll_for(far, seconds))
+    proxy.to_server.held = False
+    all_sent(far)
+    assert stored(device) == [0, 1]
+
+
+def test_two_readings_that_a_busy_server_reads_at_once_are_both_stored(
+    server, client, device, any_clock
+):
+    server.hang()
+    send_two(client, lambda seconds: poll_for(client, seconds))
+    server.go_on()
+    all_sent(client)
+    assert stored(device) == [0, 1]
+
+
+@pytest.mark.parametrize("polls", [True, False])
+def test_a_tight_loop_of_200_readings_is_stored(client, device, any_clock, polls):
+    for number in range(200):
+        client.send_telemetry({"n": number})
+        if polls:
+            client.check_for_msg()
+    all_sent(client)
+    assert stored(device) == list(range(200))
+    assert device.connects == 1
+
+
+@pytest.mark.parametrize("pause_ms", [1, 2, 3, 5])
+def test_readings_some_milliseconds_apart_are_all_stored(client, device, any_clock, pause_ms):
+    for number in range(100):
+        client.send_telemetry({"n": number})
+        client.check_for_msg()
+        time.sleep(pause_ms / 1000)
+    all_sent(client)
+    assert stored(device) == list(range(100))
+
+
+@pytest.mark.parametrize("round_trip_ms", [5, 80])
+def test_a_burst_over_a_slow_way_is_stored(proxy, far, device, any_clock, round_trip_ms):
+    proxy.round_trip(round_trip_ms / 1000)
+    for number in range(40):
+        far.send_telemetry({"n": number})
+        far.check_for_msg()
+        time.sleep(0.001)
+    all_sent(far)
+    assert stored(device) == list(range(40))
+
+
+@pytest.mark.parametrize("is_online", [True, False])
+def test_a_list_of_readings_of_one_key_is_stored(server, offline, device, any_clock, is_online):
+    if is_online:
+        offline.connect()
+    offline.send_telemetry([{"n": number} for number in range(20)])
+    offline.connect()
+    all_sent(offline)
+    assert stored(device) == list(range(20))
+
+
+def test_a_list_of_readings_sent_by_a_handler_is_stored(client, device, any_clock):
+    @client.rpc("measure")
+    def measure(_):
+        client.send_telemetry([{"n": number} for number in range(5)])
+        client.send_telemetry({"n": 5})
+        client.send_telemetry({"n": 6})
+
+    reply = device.call_rpc("measure")
+    run_until(client, reply.done)
+    all_sent(client)
+    assert stored(device) == list(range(7))
+
+
+# --- the time that a reading tells ---
+
+
+def lose_a_puback(server, client, device):
+    """A reading arrives, its acknowledgement does not, and it is sent again."""
+    server.faults.mute_puback = True
+    client.send_telemetry({"n": 1})
+    run_until(client, lambda: device.messages)
+    server.faults.mute_puback = False
+    poll_for(client, APART_S)
+    lose(client, device)
+    all_sent(client)
+
+
+def test_a_reading_that_is_resent_is_stored_once_with_stamp_always(server, device, clock):
+    with online_client(server, stamp="always") as client:
+        lose_a_puback(server, client, device)
+    assert len(device.messages) == 2
+    assert stored(device) == [1]
+
+
+def test_a_reading_that_is_resent_tells_its_time_with_stamp_late(server, client, device, clock):
+    clock.skip(3600)  # the clock of the board is wrong
+    lose_a_puback(server, client, device)
+    first, again = (ts for ts, _ in device.telemetry)
+    assert first == pytest.approx(time.time() * 1000, abs=CLOSE_MS)
+    assert again == pytest.approx(clock.time() * 1000, abs=CLOSE_MS)
+
+
+def test_no_reading_tells_its_time_with_stamp_never(server, device, clock):
+    clock.skip(3600)
+    with offline_client(server, stamp="never") as client:
+        client.send_telemetry([{"n": 10}, {"n": 11}])
+        client.connect()
+        for number in range(12, 20):
+            client.send_telemetry({"n": number})
+        lose_a_puback(server, client, device)
+    assert b'"ts"' not in b"".join(payload for _, payload, _, _ in device.messages)
+    assert stored(device)[:10] == list(range(10, 20))
+
+
+def test_a_reading_that_leaves_alone_and_at_once_gets_the_time_of_the_server(client, device, clock):
+    clock.skip(3600)
+    for number in range(5):
+        client.send_telemetry({"n": number})
+        all_sent(client)
+        poll_for(client, APART_S)
+    for ts, _ in device.stored("n"):
+        assert ts == pytest.approx(time.time() * 1000, abs=CLOSE_MS)
+    assert stored(device) == list(range(5))
