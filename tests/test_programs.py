@@ -5,13 +5,23 @@
 "Stored" is what the database keeps: of each key one value per millisecond, the later one.
 """
 
+import threading
 import time
 
 import pytest
 
-from clients import Clock, lose, offline_client, online_client
-from faults.proxy import FaultProxy
-from helpers import run_until
+from clients import (
+    ATTRIBUTES,
+    Clock,
+    Notes,
+    lose,
+    new_client,
+    offline_client,
+    online_client,
+    subscribed,
+)
+from faults.proxy import FIN, RST, FaultProxy
+from helpers import run_until, wait_until
 
 UNSET_S = 946684800  # where the clock of a board begins: the year 2000
 APART_S = 0.03
@@ -218,3 +228,86 @@ def test_a_reading_that_leaves_alone_and_at_once_gets_the_time_of_the_server(cli
     for ts, _ in device.stored("n"):
         assert ts == pytest.approx(time.time() * 1000, abs=CLOSE_MS)
     assert stored(device) == list(range(5))
+
+
+# --- programs that never poll ---
+
+
+def send_100(client, pause_s=0.01):
+    """The whole program, once it is connected."""
+    for number in range(100):
+        client.send_telemetry({"n": number})
+        time.sleep(pause_s)
+
+
+def test_a_program_that_never_polls_gets_all_its_readings_stored(offline, device, any_clock):
+    offline.connect()
+    send_100(offline)
+    offline.disconnect()
+    assert stored(device) == list(range(100))
+    assert device.connects == 1
+    assert offline.stats["dropped"] == 0
+
+
+@pytest.mark.parametrize("how", [FIN, RST])
+def test_a_program_that_never_polls_reconnects_after_a_cut(proxy, far, device, how):
+    cut = threading.Timer(0.5, proxy.cut_now, (how,))
+    cut.start()
+    send_100(far, 0.04)  # a place for each message is there; the program is alone for four seconds
+    cut.join()
+    far.disconnect()
+    assert device.connects == 2
+    assert stored(device) == list(range(100))
+    assert far.stats["dropped"] == 0
+
+
+def test_a_program_that_never_polls_and_is_cut_off_is_told_what_was_lost(proxy, far, device):
+    far.on_drop = dropped = Notes()
+    cut = threading.Timer(0.3, proxy.cut_now)
+    cut.start()
+    send_100(far)
+    cut.join()
+    all_sent(far)
+    told = [int(call[4].decode().split(":")[1][:-1]) for call in dropped.calls]
+    assert sorted(told + stored(device)) == list(range(100))
+    assert len(told) == far.stats["dropped"]
+
+
+def test_messages_that_nobody_takes_do_not_keep_readings_from_being_stored(server, offline, device):
+    attributes, executed = Notes(), Notes()
+    offline.subscribe_to_all_attributes(attributes)
+    offline.rpc("count")(executed)
+    offline.connect()
+    subscribed(offline, device, ATTRIBUTES)
+    for number in range(100):
+        offline.send_telemetry({"n": number})
+        if number % 3 == 0:
+            device.push_attributes({"interval": number})
+            device.push_rpc("count", number, timeout=60)
+        time.sleep(0.01)
+    assert attributes.calls == executed.calls == []
+    polls = 0
+    while offline.pending_messages_count and polls < 10000:
+        offline.check_for_msg()
+        polls += 1
+        time.sleep(0.0005)
+    all_sent(offline)
+    assert stored(device) == list(range(100))
+    assert len(attributes.calls) >= 8
+    assert executed.firsts == sorted(set(executed.firsts))
+    assert offline.stats["unheard"] > 0
+    assert device.connects == 1
+
+
+def test_handlers_run_when_the_program_polls_and_never_inside_a_send(client, device):
+    called = Notes()
+    client.on_publish = called
+    client.rpc("count")(called)
+    subscribed(client, device, "v1/devices/me/rpc/request/+")
+    device.push_rpc("count", 1)
+    for number in range(20):
+        client.send_telemetry({"n": number})
+        time.sleep(0.01)
+    assert called.calls == []
+    client.check_for_msg()
+    assert called.calls
