@@ -1121,7 +1121,7 @@ class _Outbox:
         self._last_captured_ms = 0
         self._bare: Any = None  # the last reading that left without a time of its own
         self._alone_at_ms = 0  # from then on the next may do so, too
-        self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
+        self._progress_at = 0  # ticks: an acknowledgement, or when what is waited for was queued
         self._epoch_ms = 0  # see `_is_clock_set`
         self._entries = []
         self._in_flight = 0  # entries, at the front
@@ -1158,6 +1158,8 @@ class _Outbox:
                 earliest_ms = max(earliest_ms, self._bare.captured_ms + _TRIP_MS)
             message.captured_ms = max(_now_ms(), earliest_ms)
             self._last_captured_ms = message.captured_ms + len(message.parts) - 1
+        if not self._entries:
+            self._progress_at = ticks_ms()
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:

@@ -311,3 +311,190 @@ def test_handlers_run_when_the_program_polls_and_never_inside_a_send(client, dev
     assert called.calls == []
     client.check_for_msg()
     assert called.calls
+
+
+# --- more than the queue holds ---
+
+BASE_MS = 1700000000000
+
+
+def test_a_list_of_150_readings_with_times_is_stored(client, device):
+    client.send_telemetry([{"ts": BASE_MS + n, "values": {"n": n}} for n in range(150)])
+    all_sent(client)
+    assert stored(device) == list(range(150))
+    assert client.stats["dropped"] == 0
+
+
+def test_a_list_that_is_larger_than_the_queue_is_stored_while_online(client, device):
+    text = "x" * 200
+    readings = [{"ts": BASE_MS + n, "values": {"n": n, "text": text}} for n in range(150)]
+    client.send_telemetry(readings)
+    all_sent(client)
+    assert stored(device) == list(range(150))
+
+
+def test_250_calls_are_stored_in_order(client, device):
+    ids = [client.send_telemetry({"n": number}) for number in range(250)]
+    all_sent(client)
+    assert ids == sorted(set(ids))
+    assert stored(device) == list(range(250))
+    assert [row["n"] for _, row in device.telemetry] == list(range(250))
+
+
+def test_attributes_and_publishes_wait_for_room_too(client, device):
+    for number in range(150):
+        client.send_attributes({"a%d" % number: number})
+        client.publish("any/topic", b"x" * 200)
+    all_sent(client)
+    assert len(device.client_attributes) == 150
+    assert len(device.messages) == 300
+    assert client.stats["dropped"] == 0
+
+
+def test_a_burst_inside_a_handler_is_stored(client, device, any_clock):
+    @client.rpc("measure")
+    def measure(_):
+        for number in range(150):
+            client.send_telemetry({"n": number})
+        return "done"
+
+    reply = device.call_rpc("measure")
+    run_until(client, reply.done)
+    all_sent(client)
+    assert reply.result() == "done"
+    assert stored(device) == list(range(150))
+
+
+def test_a_burst_over_a_slow_way_takes_no_longer_than_the_way(proxy, far, device, clock):
+    proxy.round_trip(0.08)
+    started = time.monotonic()
+    for number in range(250):
+        far.send_telemetry({"n": number})
+    all_sent(far)
+    assert stored(device) == list(range(250))
+    assert time.monotonic() - started < 5
+
+
+def test_queue_size_500_with_the_default_queue_bytes_loses_nothing_online(server, device):
+    with online_client(server, queue_size=500) as client:
+        for number in range(500):
+            client.send_telemetry({"n": number, "text": "x" * 60})
+        all_sent(client)
+    assert stored(device) == list(range(500))
+
+
+def reasons_of(options, count, server):
+    """The reasons that a client tells which is offline and full."""
+    with online_client(server, **options) as client:
+        client.on_drop = dropped = Notes()
+        server.stop_listening()
+        run_until(client, lambda: not client.connected)
+        for number in range(count):
+            client.send_telemetry({"n": number, "text": "x" * 60})
+        client.check_for_msg()
+        assert len(dropped.calls) == client.stats["dropped"] > 0
+        server.listen_again()
+        all_sent(client)
+    return {call[5] for call in dropped.calls}
+
+
+def test_what_is_dropped_names_queue_size(server, device):
+    reasons = reasons_of({"queue_bytes": 20000}, 80, server)
+    assert reasons == {"queue full: 64 messages, queue_size=64"}
+    assert stored(device) == list(range(16, 80))
+
+
+def test_what_is_dropped_names_queue_bytes(server, device):
+    (reason,) = reasons_of({"queue_size": 500}, 70, server)
+    assert reason.endswith("queue_bytes=8192")
+    kept = len(stored(device))
+    assert "%d messages" % kept in reason
+    assert stored(device) == list(range(70 - kept, 70))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [({"queue_size": 500}, "queue_bytes=8192"), ({"queue_bytes": 1 << 20}, "queue_size=64")],
+)
+def test_one_list_that_can_not_fit_is_refused_and_nothing_was_touched(
+    server, device, options, words
+):
+    with offline_client(server, **options) as client:
+        client.on_drop = dropped = Notes()
+        client.max_message_bytes = 400
+        client.send_telemetry({"n": 0})
+        readings = [{"text": "x" * 300} for _ in range(70)]
+        with pytest.raises(ValueError, match=words):
+            client.send_telemetry(readings)
+        assert client.pending_messages_count == 1
+        client.connect()
+        all_sent(client)
+        assert dropped.calls == []
+        assert client.send_telemetry({"n": 1}) == 2  # no number was used up either
+        all_sent(client)
+    assert stored(device) == [0, 1]
+
+
+def test_the_same_list_is_stored_while_online(server, device):
+    with online_client(server) as client:
+        client.max_message_bytes = 400
+        client.send_telemetry([{"n": number, "text": "x" * 300} for number in range(70)])
+        all_sent(client)
+    assert stored(device) == list(range(70))
+
+
+@pytest.mark.parametrize("was_connected", [False, True])
+def test_a_program_that_forgot_connect_is_told(server, offline, device, was_connected):
+    if was_connected:
+        offline.connect()
+        offline.disconnect()
+    offline.on_drop = dropped = Notes()
+    for number in range(65):
+        offline.send_telemetry({"n": number})
+    offline.check_for_msg()
+    (call,) = dropped.calls
+    assert call[5] == "queue full: 64 messages, queue_size=64: connect() was not called"
+
+
+# --- a server that is online and acknowledges nothing ---
+
+
+def fill(client, server):
+    """As many readings as the queue holds, which the server takes and does not acknowledge."""
+    server.faults.mute_puback = True
+    for number in range(64):
+        client.send_telemetry({"n": number})
+
+
+def seconds_of(call):
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def test_a_server_that_acknowledges_nothing_is_waited_for_once(server, client, device):
+    client.on_drop = dropped = Notes()
+    fill(client, server)
+    assert 1 < seconds_of(lambda: client.send_telemetry({"n": 64})) < 3.5
+    assert seconds_of(lambda: [client.send_telemetry({"n": n}) for n in range(65, 75)]) < 0.5
+    client.check_for_msg()
+    assert [call[5] for call in dropped.calls] == ["queue full: 64 messages, queue_size=64"] * 11
+    assert client.pending_messages_count == 64
+    assert client.connected
+
+
+def test_the_wait_calls_idle_for_the_watchdog(server, client, device):
+    fill(client, server)
+    client.idle = idle = Notes()
+    client.send_telemetry({"n": 64})
+    assert len(idle.calls) > 100
+
+
+def test_who_waits_for_room_goes_on_as_soon_as_there_is_some(server, client, device):
+    fill(client, server)
+    server.faults.mute_puback = False
+    cut = threading.Timer(0.2, device.disconnect)
+    cut.start()
+    took = seconds_of(lambda: client.send_telemetry({"n": 64}))
+    cut.join()
+    assert took < 1.5
