@@ -5,6 +5,8 @@
 "Stored" is what the database keeps: of each key one value per millisecond, the later one.
 """
 
+import contextlib
+import ssl
 import threading
 import time
 
@@ -15,13 +17,14 @@ from clients import (
     Clock,
     Notes,
     lose,
-    new_client,
     offline_client,
     online_client,
     subscribed,
 )
 from faults.proxy import FIN, RST, FaultProxy
-from helpers import run_until, wait_until
+from helpers import run_until
+from local_server import LocalServer
+from tb_device_mqtt import TBDeviceMqttClient
 
 UNSET_S = 946684800  # where the clock of a board begins: the year 2000
 APART_S = 0.03
@@ -498,3 +501,152 @@ def test_who_waits_for_room_goes_on_as_soon_as_there_is_some(server, client, dev
     took = seconds_of(lambda: client.send_telemetry({"n": 64}))
     cut.join()
     assert took < 1.5
+
+
+# --- programs that leave at once ---
+
+
+def send_4(client):
+    for number in range(4):
+        client.send_telemetry({"n": number})
+
+
+def is_all_there(device, count=4):
+    """Whether so many readings arrive; a session that ended may still be reading."""
+    return device.wait(lambda device: len(stored(device)) == count)
+
+
+@pytest.fixture(params=(0, 0.002, 0.05))
+def busy_server(request, server):
+    """It takes so many seconds for each message."""
+    server.faults.message_time = request.param
+    return server
+
+
+def test_what_was_sent_before_disconnect_is_stored(busy_server, offline, device, any_clock):
+    offline.connect()
+    send_4(offline)
+    offline.disconnect()
+    assert offline.pending_messages_count == 0
+    assert stored(device) == [0, 1, 2, 3]
+    assert offline.state == "stopped"
+
+
+def test_what_was_sent_before_the_end_of_with_is_stored(busy_server, offline, device, any_clock):
+    with offline:
+        send_4(offline)
+    assert stored(device) == [0, 1, 2, 3]
+
+
+def test_what_was_sent_before_an_exception_ends_with_is_stored_too(busy_server, offline, device):
+    with contextlib.suppress(RuntimeError), offline:
+        send_4(offline)
+        raise RuntimeError
+    assert is_all_there(device)
+
+
+def test_what_a_handler_sent_before_disconnect_is_stored(busy_server, client, device, any_clock):
+    @client.rpc("sleep")
+    def sleep(_):
+        send_4(client)
+        client.disconnect()
+
+    device.call_rpc("sleep")
+    run_until(client, lambda: client.state == "stopped")
+    assert stored(device) == [0, 1, 2, 3]
+
+
+def test_what_was_sent_before_disconnect_is_stored_over_tls(device, certificates):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.server)
+    with LocalServer(ssl_context=context) as server:
+        device = server.add_device("Device A", token="TOKEN_A")
+        server.faults.message_time = 0.002
+        client = TBDeviceMqttClient(
+            "localhost", server.port, access_token="TOKEN_A", tls=certificates.ca
+        )
+        client.connect()
+        send_4(client)
+        client.disconnect()
+        assert stored(device) == [0, 1, 2, 3]
+
+
+def test_what_was_sent_with_quality_of_service_0_before_disconnect_is_stored(
+    busy_server, client, device
+):
+    for number in range(4):
+        client.send_telemetry({"n%d" % number: number}, quality_of_service=0)
+    client.disconnect()
+    assert device.wait(lambda device: len(device.timeseries) == 4)
+
+
+def test_disconnect_0_is_at_once_and_what_is_left_stays_queued(server, client, device):
+    server.faults.message_time = 0.05
+    send_4(client)
+    assert seconds_of(lambda: client.disconnect(0)) < 0.05
+    assert client.pending_messages_count == 4
+    client.connect()
+    all_sent(client)
+    assert sorted(set(stored(device))) == [0, 1, 2, 3]
+
+
+def test_disconnect_does_not_wait_longer_than_its_timeout(server, client, device):
+    server.faults.mute_puback = True
+    send_4(client)
+    assert seconds_of(lambda: client.disconnect(0.3)) < 1.5
+    assert client.state == "stopped"
+
+
+def test_disconnect_of_a_client_that_is_offline_is_at_once(server, client, device):
+    server.stop_listening()
+    run_until(client, lambda: not client.connected)
+    send_4(client)
+    assert seconds_of(client.disconnect) < 0.3
+    assert client.pending_messages_count == 4
+
+
+def wills(mosquitto, leave):
+    """The last wills of a client that sends 20 messages and leaves, as a real broker tells them."""
+    told = Notes()
+    with plain_client(mosquitto, "observer") as observer:
+        observer.subscribe("lives/#", told)
+        all_sent(observer)
+        client = plain_client(mosquitto, "mortal")
+        client.will_set("lives/will", "killed")
+        client.connect()
+        client.subscribe("lives/#", Notes())
+        for number in range(20):
+            client.publish("lives/message", str(number))
+        leave(client)
+        wait_until_told(observer, told, 20)
+        poll_for(observer, 0.3)
+    return [payload for topic, payload in told.calls if topic == "lives/will"]
+
+
+def plain_client(mosquitto, client_id):
+    return TBDeviceMqttClient("127.0.0.1", mosquitto.plain, client_id=client_id)
+
+
+def wait_until_told(observer, told, count):
+    run_until(observer, lambda: len(told.calls) >= count)
+
+
+@pytest.mark.parametrize("timeout", [2, 0])
+def test_after_disconnect_no_will_is_published(mosquitto, timeout):
+    def leave(client):
+        all_sent(client)
+        client.disconnect(timeout)
+
+    assert wills(mosquitto, leave) == []
+
+
+def test_after_disconnect_behind_unread_messages_no_will_is_published(mosquitto):
+    assert wills(mosquitto, lambda client: client.disconnect()) == []
+
+
+def test_after_a_connection_was_lost_the_will_is_published(mosquitto):
+    def leave(client):
+        all_sent(client)
+        client._link._socket.close()
+
+    assert wills(mosquitto, leave) == [b"killed"]
