@@ -21,6 +21,8 @@ from clients import (
     online_client,
     subscribed,
 )
+from fakes import Clock as MemoryClock
+from fakes import MemoryServer
 from faults.proxy import FIN, RST, FaultProxy
 from helpers import run_until
 from local_server import LocalServer
@@ -650,3 +652,150 @@ def test_after_a_connection_was_lost_the_will_is_published(mosquitto):
         client._link._socket.close()
 
     assert wills(mosquitto, leave) == [b"killed"]
+
+
+# --- handlers that take their time ---
+
+KEEP_ALIVE_S = 8
+SLOW_S = 2
+
+
+@pytest.mark.parametrize("kind", ["rpc", "attributes"])
+def test_eight_slow_handlers_cost_no_connection(kind):
+    """No poll is longer than one or two of them, and pings go on in between."""
+    with MemoryClock() as clock:
+        server = MemoryServer(clock)
+        device = server.add_device("Device A", "TOKEN_A")
+        client = TBDeviceMqttClient(
+            "server.test",
+            access_token="TOKEN_A",
+            socket_pool=server.pool,
+            keep_alive=KEEP_ALIVE_S,
+        )
+        executed = []
+
+        def work(arguments, *_):
+            executed.append(arguments)
+            clock.advance(SLOW_S * 1000)
+
+        client.rpc("work")(work)
+        client.subscribe_to_all_attributes(work)
+        client.connect(timeout=0)
+        poll_in_memory(server, clock, client, lambda: device.subscriptions)
+        for number in range(8):
+            if kind == "rpc":
+                device.call_rpc("work", number, timeout=60)
+            else:
+                device.push_attributes({"interval": number})
+        longest_ms, pause_ms = poll_in_memory(server, clock, client, lambda: len(executed) == 8)
+        poll_in_memory(server, clock, client, lambda: client.pending_messages_count == 0)
+    assert longest_ms <= 2 * SLOW_S * 1000
+    assert pause_ms <= KEEP_ALIVE_S * 1000, "so long nothing was sent"
+    assert device.connects == 1
+    assert client.connected
+
+
+def poll_in_memory(server, clock, client, condition):
+    """Milliseconds of the longest poll, and of the longest pause in what the client sends."""
+    longest_ms = pause_ms = 0
+    sent, sent_at = 0, clock.now_ms
+    for _ in range(2000):
+        server.pool.deliver()
+        if server.pool.socket_now is not None:
+            server.pool.socket_now.begin_poll()
+            if len(server.pool.socket_now.sent) != sent:
+                sent, sent_at = len(server.pool.socket_now.sent), clock.now_ms
+        if condition():
+            return longest_ms, pause_ms
+        started = clock.now_ms
+        client.check_for_msg()
+        longest_ms = max(longest_ms, clock.now_ms - started)
+        pause_ms = max(pause_ms, clock.now_ms - sent_at)
+        clock.advance(10)
+    raise AssertionError((client.state, client.last_error, client.stats))
+
+
+def listen(client, device, handler):
+    client.set_server_side_rpc_request_handler(handler)
+    subscribed(client, device, "v1/devices/me/rpc/request/+")
+
+
+def test_a_handler_that_returns_what_send_rpc_reply_returns_answers_once(client, device):
+    listen(client, device, lambda number, body: client.send_rpc_reply(number, body["params"]))
+    reply = device.call_rpc("echo", {"a": 1})
+    run_until(client, reply.done)
+    all_sent(client)
+    poll_for(client, 0.05)
+    assert device.rpc_replies == [(0, b'{"a":1}')]
+
+
+def test_a_method_that_sends_its_reply_and_returns_a_value_answers_once(client, device):
+    @client.rpc("echo")
+    def echo(params):
+        return client.send_rpc_reply(0, params)
+
+    subscribed(client, device, "v1/devices/me/rpc/request/+")
+    reply = device.call_rpc("echo", 5)
+    run_until(client, reply.done)
+    all_sent(client)
+    poll_for(client, 0.05)
+    assert device.rpc_replies == [(0, b"5")]
+
+
+@pytest.mark.parametrize("is_online", [True, False])
+def test_on_drop_that_sends_again_does_not_spin(server, client, device, is_online):
+    dropped = Notes()
+
+    def on_drop(client, _data, _topic, _message_id, payload, _reason):
+        dropped(payload)
+        client.publish("v1/devices/me/telemetry", payload)
+
+    client.on_drop = on_drop
+    server.faults.mute_puback = True
+    if not is_online:
+        server.stop_listening()
+        run_until(client, lambda: not client.connected)
+    for number in range(70):
+        client.send_telemetry({"n": number})
+    drops = client.stats["dropped"]
+    poll_for(client, 0.2)
+    assert len(dropped.calls) == drops == 6
+    assert client.stats["dropped"] == 12  # and what on_drop sent instead of each
+    assert client.pending_messages_count == 64
+
+
+def test_an_rpc_waits_as_long_as_its_reply_has_no_place(server, device):
+    with online_client(server, queue_size=4) as client:
+        executed = Notes("done")
+        client.rpc("work")(executed)
+        subscribed(client, device, "v1/devices/me/rpc/request/+")
+        server.faults.mute_puback = True
+        for number in range(4):
+            client.send_attributes({"a%d" % number: number})
+        reply = device.call_rpc("work", 1)
+        poll_for(client, 0.2)
+        assert executed.calls == []
+        assert client.stats["dropped"] == 0
+        server.faults.mute_puback = False
+        device.disconnect()
+        run_until(client, reply.done)
+        all_sent(client)
+    assert executed.calls == [(1,)]
+    assert reply.result() == "done"
+    assert client.stats["dropped"] == 0
+    assert len(device.client_attributes) == 4
+    assert set(device.rpc_replies) == {(0, b'"done"')}  # again, if the server asked again
+
+
+def test_an_rpc_does_not_wait_for_readings_which_give_way(server, device):
+    with online_client(server, queue_size=4) as client:
+        client.rpc("work")(Notes("done"))
+        subscribed(client, device, "v1/devices/me/rpc/request/+")
+        server.faults.mute_puback = True
+        for number in range(4):
+            client.send_telemetry({"n": number})
+        reply = device.call_rpc("work")
+        run_until(client, reply.done)
+        assert client.stats["dropped"] == 1
+        client.disconnect(0)
+    assert reply.result() == "done"
