@@ -1522,7 +1522,8 @@ class _MqttClient:
     user_data: Any
     """Handed to the five callbacks below as their second argument."""
     idle: Optional[Callable[[], Any]]
-    """Called while `connect`, `wait_for_msg` and `flush` wait, for example to feed a watchdog."""
+    """Called while `connect`, `wait_for_msg`, `flush`, `disconnect` and what sends to a full queue
+    wait, for example to feed a watchdog."""
     on_connect: Optional[Callable[..., Any]] = None
     """``on_connect(client, user_data, flags, rc)``, shaped as in MiniMQTT; both are 0."""
     on_disconnect: Optional[Callable[..., Any]] = None
@@ -1580,7 +1581,7 @@ class _MqttClient:
         self._max_events = _MAX_EVENTS + queue_size
         self._inbox_count = 0  # messages among the events
         self._is_delivering = False
-        self._is_telling_drop = False
+        self._is_telling_drop = self._is_idling = False
         self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
         self._logger = logger and logger.warning
         self._pollers = []  # of companions
@@ -1720,9 +1721,17 @@ class _MqttClient:
             yield self.check_for_msg()
             if timeout is not None and ticks_diff(ticks_ms(), started) >= timeout * 1000:
                 return
-            if self.idle is not None:
+            self._pause()
+
+    def _pause(self):
+        """Between two polls of a wait. What waits inside `idle` does without it."""
+        if self.idle is not None and not self._is_idling:
+            self._is_idling = True
+            try:
                 self.idle()
-            time.sleep(0.001)
+            finally:
+                self._is_idling = False
+        time.sleep(0.001)
 
     # --- _MqttClient: what the link reports ----------------------------------------------------
 
@@ -1859,9 +1868,7 @@ class _MqttClient:
             if self._outbox.has_room(1, message.size()):
                 break
             self._move_on()
-            if self.idle is not None:
-                self.idle()
-            time.sleep(0.001)
+            self._pause()
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
@@ -1908,7 +1915,7 @@ class _MqttClient:
     def attach(self, companion: Any) -> None:
         """Let *companion* take part. Each of these methods is called if it has it:
 
-        * ``poll()``: at the end of each `check_for_msg`, for its timers
+        * ``poll()``: at the end of each `check_for_msg`, for its timers; it may send, but not wait
         * ``may_send(topic, data_points)``: whether a message may leave now; *data_points* counts
           its keys. As long as one companion returns False, this message and those behind it wait
         * ``sent(topic, data_points)``: it leaves
