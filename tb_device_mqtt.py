@@ -133,6 +133,8 @@ _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _APART_MS = const(2)  # readings that leave closer to each other may get one time on the server
+_TRIP_MS = const(100)  # on the way to the server a reading has got its time after so long
+_BURST_MS = const(1000)  # after a reading that told its time all others do, for so long
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
@@ -1090,9 +1092,12 @@ class _Link:
 # again from the front. From then on the front travels alone until it is acknowledged: so a message
 # after which the server hangs up is found, and dropped after some losses, and the others go on.
 # The server keeps one value of a key for each millisecond, the last. So only a reading that leaves
-# alone and at once gets the server's time; every other one (that waited, that follows another
-# within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
-# board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
+# alone and at once gets the server's time; every other one (that waited, before CONNACK, sent
+# again, behind one that is not acknowledged) tells its own, and those travel together. Two times of
+# both kinds must not meet: a reading that follows before the acknowledgement moves 100 ms away, and
+# a burst that has begun to tell times goes on. As long as the board's clock is not set readings
+# leave one by one, each behind the acknowledgement of the one before: sent 30 ms apart, they arrive
+# together where the network has paused.
 # Before a packet leaves the gates of companions are asked; a closed one holds all that waits.
 
 
@@ -1195,11 +1200,11 @@ class _Outbox:
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
-        # When a reading left that did not tell its time.
-        self._left_at = ticks_add(ticks_ms(), -_APART_MS)
-        self._clock_seen_at = self._left_at  # see `knows_time`
-        self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
-        self._epoch_ms = 0  # see `_is_clock_set`
+        self._bare: Any = None  # the last reading that left without a time of its own
+        self._alone_at = self._clock_seen_at = ticks_ms()  # from then on the next may do so, too
+        self._progress_at = 0  # ticks: an acknowledgement, or when what is waited for was queued
+        self._epoch_ms = 0  # see `knows_time`
+        self._is_gated = False  # a gate was closed for what is to leave next
         self._entries = []
         self._in_flight = 0  # entries, at the front
         self._failures = 0  # losses with what is at the front; above 0 it travels alone
@@ -1231,8 +1236,13 @@ class _Outbox:
         message.is_queued = True
         message.put_at = ticks_ms()
         if message.is_telemetry:  # a time that no other reading has
-            message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
+            earliest_ms = self._last_captured_ms + 1
+            if self._is_bare_under_way():
+                earliest_ms = max(earliest_ms, self._bare.captured_ms + _TRIP_MS)
+            message.captured_ms = max(_now_ms(), earliest_ms)
             self._last_captured_ms = message.captured_ms + len(message.parts) - 1
+        if not self._entries:
+            self._progress_at = ticks_ms()
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
@@ -1325,9 +1335,9 @@ class _Outbox:
             self._owner.last_error = error
 
     def is_moving(self):
-        """Whether room is to be expected: acknowledgements come, or the socket takes bytes."""
+        """Whether room is to be expected: acknowledgements came lately, and no gate is closed."""
         is_slow = ticks_diff(ticks_ms(), self._progress_at) >= _STALL_MS
-        return not is_slow and (self._in_flight > 0 or self._link.is_sending())
+        return len(self._entries) > 0 and not (is_slow or self._is_gated)
 
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
@@ -1343,7 +1353,9 @@ class _Outbox:
         payload = first.payload() if is_plain else self._stamp(batch)
         self._link.publish(first.topic, payload, first.flags, packet_id)
         if is_bare:
-            self._left_at = ticks_ms()
+            self._bare = first
+        if first.is_telemetry and not first.is_timed:
+            self._alone_at = ticks_add(ticks_ms(), _APART_MS if is_bare else _BURST_MS)
         self._note_sent(batch, packet_id, points)
         return True
 
@@ -1351,7 +1363,9 @@ class _Outbox:
         """Ask the gates. An error of one is counted, and no objection."""
         for gate in self._gates:
             if not self._owner._call(gate.may_send, (topic, points)):
+                self._is_gated = True
                 return False
+        self._is_gated = False
         return True
 
     def _note_sent(self, batch, packet_id, points):
@@ -1383,26 +1397,22 @@ class _Outbox:
         """Whether it is untimed telemetry that tells its time of capture."""
         if message.is_timed or not message.is_telemetry:
             return False
-        now = ticks_ms()
         is_alone = (
             self._stamp_mode != "always"
             and self._link.is_online()
             and not message.flags & _DUP
-            and ticks_diff(now, message.put_at) < _APART_MS
-            and ticks_diff(now, self._left_at) >= _APART_MS
+            and message.captured_ms == self._last_captured_ms  # no others were taken with it
+            and ticks_diff(ticks_ms(), message.put_at) < _APART_MS
+            and not self._is_too_close()
         )
         return not is_alone and self.knows_time()
 
     def _is_too_close(self):
         """Whether the server could give one time to the next reading and the one before it."""
-        if not self._link.is_online():
-            return self._in_flight > 0
-        return ticks_diff(ticks_ms(), self._left_at) < _APART_MS
+        return self._is_bare_under_way() or ticks_diff(self._alone_at, ticks_ms()) > 0
 
-    def settle(self):
-        """CONNACK came: the server takes what left before it just now."""
-        if self._in_flight:
-            self._left_at = ticks_ms()
+    def _is_bare_under_way(self):
+        return self._bare is not None and self._bare.is_queued
 
     def _next_batch(self, first):
         """The messages of the next packet: *first*, or if it tells its time more of that kind."""
@@ -1412,7 +1422,8 @@ class _Outbox:
         room = min(_BATCH_BYTES, self.limit()) - first.stamped_size()
         for message in self._entries[self._in_flight + 1 :]:
             room -= message.stamped_size()
-            if room <= 0 or message.flags != first.flags or not self._has_time(message):
+            is_alike = message.is_telemetry and message.flags == first.flags
+            if room <= 0 or not is_alike or not (message.is_timed or self.knows_time()):
                 break
             batch.append(message)
         return batch
@@ -1464,6 +1475,12 @@ class _Outbox:
             if message.packet_id == packet_id:
                 self._owner.stats["acknowledged"] += 1
                 self.remove(message)
+                if message is self._bare:  # it may have got its time just now
+                    # The server gave it a time that the next reading must not tell.
+                    if not self._is_too_close():
+                        self._alone_at = ticks_add(ticks_ms(), _APART_MS)
+                    earliest_ms = _now_ms() + _APART_MS - 1
+                    self._last_captured_ms = max(self._last_captured_ms, earliest_ms)
                 self._owner._message_ended(message, None)
 
     def rewind(self, reason, was_cut):
@@ -1484,6 +1501,7 @@ class _Outbox:
         if is_marked:
             self._failures += 1
         self._in_flight = 0
+        self._bare = None
         if self._failures >= _MAX_FAILURES:
             self._drop(self._entries[0], "lost connection %d times" % self._failures)
 
@@ -1632,7 +1650,8 @@ class _MqttClient:
     user_data: Any
     """Handed to the five callbacks below as their second argument."""
     idle: Optional[Callable[[], Any]]
-    """Called while `connect`, `wait_for_msg` and `flush` wait, for example to feed a watchdog."""
+    """Called while `connect`, `wait_for_msg`, `flush`, `disconnect` and what sends to a full queue
+    wait, for example to feed a watchdog."""
     on_connect: Optional[Callable[..., Any]] = None
     """``on_connect(client, user_data, flags, rc)``, shaped as in MiniMQTT; both are 0."""
     on_disconnect: Optional[Callable[..., Any]] = None
@@ -1690,7 +1709,7 @@ class _MqttClient:
         self._max_events = _MAX_EVENTS + queue_size
         self._inbox_count = 0  # messages among the events
         self._is_delivering = False
-        self._is_telling_drop = False
+        self._is_telling_drop = self._is_idling = False
         self._is_loss_told = False  # on the console, since the last connect
         self._thread = None  # the one that may use this client
         self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
@@ -1846,9 +1865,17 @@ class _MqttClient:
             yield self.check_for_msg()
             if timeout is not None and ticks_diff(ticks_ms(), started) >= timeout * 1000:
                 return
-            if self.idle is not None:
+            self._pause()
+
+    def _pause(self):
+        """Between two polls of a wait. What waits inside `idle` does without it."""
+        if self.idle is not None and not self._is_idling:
+            self._is_idling = True
+            try:
                 self.idle()
-            time.sleep(0.001)
+            finally:
+                self._is_idling = False
+        time.sleep(0.001)
 
     # --- _MqttClient: what the link reports ----------------------------------------------------
 
@@ -1860,7 +1887,6 @@ class _MqttClient:
             self._link_error(reason)
         if self.connected:
             self._is_loss_told = False
-            self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
         elif state == _CONNECTING:
@@ -2023,13 +2049,11 @@ class _MqttClient:
         """Wait for as long as the server acknowledges, if the queue is full."""
         if not self.connected and sys.implementation.name != "cpython":
             gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
-        while not self._outbox.has_room(1, size):
-            if not (self.connected and self._outbox.is_moving()):
-                return
+        while self.connected and not self._outbox.has_room(1, size):
             self._move_on()
-            if self.idle is not None:
-                self.idle()
-            time.sleep(0.001)
+            if not self._outbox.is_moving():
+                return
+            self._pause()
 
     def why_offline(self) -> str:
         """What to add to the reason of a loss that the program brought about; else nothing."""
@@ -2073,7 +2097,8 @@ class _MqttClient:
     def attach(self, companion: Any) -> None:
         """Let *companion* take part. Each of these methods is called if it has it:
 
-        * ``poll()``: in each `check_for_msg`, behind the handlers and like one of them
+        * ``poll()``: in each `check_for_msg`, behind the handlers and like one of them: it may
+          send, but not wait
         * ``may_send(topic, data_points)``: whether a message may leave now. As long as one
           companion returns False, this message and those behind it wait. *data_points* are the
           keys of telemetry and attributes, 0 of anything else
@@ -2429,9 +2454,9 @@ class TBDeviceMqttClient(_MqttClient):
         """Send readings.
 
         :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
-            with the time in milliseconds since 1970; a list of those. A reading without time
-            gets the server's, or if it waited for 0.1 s its own time of capture. Of two values of
-            one key at one time the server keeps the last: give such readings their ``ts``
+            with the time in milliseconds since 1970; a list of those. A reading without time that
+            leaves alone and at once gets the server's, any other its own time of capture, see
+            *stamp*. Of two values of one key at one time the server keeps the last
         :param int quality_of_service: 0 or 1. Defaults to the client's
         :return: message id, the last one if it took several; None if nothing was left to send
         :raises TypeError: a key or a value of a type that can't be sent

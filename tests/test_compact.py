@@ -66,7 +66,7 @@ def test_compact_has_to_be_named():
     "data, payload",
     (
         (READING, READING_JSON),
-        ([{"a": 1}, {"b": [2, None]}], b'[{"a":1},{"b":[2,null]}]'),
+        ([{"b": [2, None]}], b'{"b":[2,null]}'),
         ({"ts": 1700000000000, "values": {"a": 1}}, b'{"ts":1700000000000,"values":{"a":1}}'),
         (
             [{"ts": 5, "values": {"a": 1}}, {"ts": 6, "values": {"a": {"b": "c d"}}}],

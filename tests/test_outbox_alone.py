@@ -675,22 +675,21 @@ def test_a_reading_that_waited_tells_when_it_was_taken(day, setup):
     assert stamped_rows(setup.link.packets[0]) == [(BASE_MS, 1)]
 
 
-def test_a_reading_that_follows_another_at_once_tells_its_time(day, setup):
-    setup.send(reading(1))
-    day.advance(APART_MS - 1)
-    setup.send(reading(2))
-    day.advance(APART_MS)
-    setup.send(reading(3))
-    first, second, third = setup.link.payloads
-    assert (first, third) == (b'{"n":1}', b'{"n":3}')
-    assert json.loads(second)[0]["ts"] == BASE_MS + APART_MS - 1
-
-
-def test_two_milliseconds_are_enough_between_readings_without_a_time(day, setup):
+def test_a_reading_behind_one_that_is_not_acknowledged_tells_a_time_far_from_it(day, setup):
     setup.send(reading(1))
     day.advance(APART_MS)
     setup.send(reading(2))
-    assert setup.link.payloads == [b'{"n":1}', b'{"n":2}']
+    first, second = setup.link.payloads
+    assert first == b'{"n":1}'
+    assert json.loads(second)[0]["ts"] == BASE_MS + 100
+
+
+def test_behind_the_acknowledgement_a_reading_leaves_without_a_time_again(day, setup):
+    for number in range(2):
+        (message,) = setup.send(reading(number))
+        setup.acknowledge(message)
+        day.advance(APART_MS)
+    assert setup.link.payloads == [b'{"n":0}', b'{"n":1}']
 
 
 @pytest.mark.parametrize(("ms", "tells"), [(APART_MS - 1, False), (APART_MS, True)])
@@ -713,16 +712,6 @@ def test_a_reading_that_leaves_again_tells_its_time(day, setup):
     first, second = setup.link.packets
     assert first.payload == b'{"n":1}'
     assert stamped_rows(second) == [(BASE_MS, 1)]
-
-
-def test_behind_a_connack_a_reading_keeps_apart_from_what_left_before_it(day, setup):
-    setup.link.is_accepted = False
-    setup.send(reading(1))
-    day.advance(300)
-    setup.link.is_accepted = True
-    setup.box.settle()
-    setup.send(reading(2))
-    assert stamped_rows(setup.link.packets[1])[0][1] == 2
 
 
 def test_readings_that_tell_their_times_travel_together_in_order(day, setup):
@@ -852,16 +841,19 @@ def test_never_stamp_means_however_late(day):
 # --- the clock ---
 
 
-def test_without_a_clock_readings_leave_one_by_one_and_apart(setup, clock):
-    setup.put(*readings(3))
+def test_without_a_clock_readings_leave_one_by_one_each_behind_the_last_acknowledgement(
+    setup, clock
+):
+    messages = setup.put(*readings(3))
     clock.advance(500)
-    left = []
-    for _ in range(3 * APART_MS):
+    for number, message in enumerate(messages):
         setup.box.flush()
-        left.append(len(setup.link.packets))
-        clock.advance(1)
+        assert len(setup.link.packets) == number + 1
+        setup.acknowledge(message)
+        setup.box.flush()
+        assert len(setup.link.packets) == number + 1
+        clock.advance(APART_MS)
     assert setup.link.payloads == [b'{"n":0}', b'{"n":1}', b'{"n":2}']
-    assert left == [1, 1, 2, 2, 3, 3]
 
 
 def test_without_a_clock_only_one_reading_leaves_before_connack(setup, clock):
