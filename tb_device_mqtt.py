@@ -1366,9 +1366,10 @@ class _Outbox:
                 self._owner.stats["acknowledged"] += 1
                 self.remove(message)
                 if message is self._bare:  # it may have got its time just now
-                    free_ms = _now_ms() + _APART_MS
-                    self._alone_at_ms = max(self._alone_at_ms, free_ms)
-                    self._last_captured_ms = max(self._last_captured_ms, free_ms - 1)
+                    now_ms = _now_ms()
+                    self._last_captured_ms = max(self._last_captured_ms, now_ms + 1)
+                    if not self.knows_time():
+                        self._alone_at_ms = now_ms + _APART_MS
                 self._owner._message_ended(message, None)
 
     def rewind(self, reason, was_cut):
