@@ -1337,7 +1337,8 @@ class _Outbox:
     def is_moving(self):
         """Whether room is to be expected: acknowledgements came lately, and no gate is closed."""
         is_slow = ticks_diff(ticks_ms(), self._progress_at) >= _STALL_MS
-        return len(self._entries) > 0 and not (is_slow or self._is_gated)
+        is_busy = len(self._entries) > 0 or self._link.is_sending()
+        return is_busy and not (is_slow or self._is_gated)
 
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
@@ -1476,11 +1477,9 @@ class _Outbox:
                 self._owner.stats["acknowledged"] += 1
                 self.remove(message)
                 if message is self._bare:  # it may have got its time just now
-                    # The server gave it a time that the next reading must not tell.
+                    self._last_captured_ms = max(self._last_captured_ms, _now_ms() + 1)
                     if not self._is_too_close():
                         self._alone_at = ticks_add(ticks_ms(), _APART_MS)
-                    earliest_ms = _now_ms() + _APART_MS - 1
-                    self._last_captured_ms = max(self._last_captured_ms, earliest_ms)
                 self._owner._message_ended(message, None)
 
     def rewind(self, reason, was_cut):

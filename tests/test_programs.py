@@ -224,15 +224,21 @@ def test_no_reading_tells_its_time_with_stamp_never(server, device, clock):
     assert stored(device)[:10] == list(range(10, 20))
 
 
-def test_a_reading_that_leaves_alone_and_at_once_gets_the_time_of_the_server(client, device, clock):
-    clock.skip(3600)
-    for number in range(5):
+@pytest.mark.parametrize("polls", ["often", "before it sends", "never"])
+def test_a_reading_that_leaves_alone_and_at_once_gets_the_time_of_the_server(
+    client, device, clock, polls
+):
+    clock.skip(3600)  # the clock of the board is wrong
+    for number in range(8):
+        if polls == "before it sends":
+            client.check_for_msg()
         client.send_telemetry({"n": number})
-        all_sent(client)
-        poll_for(client, APART_S)
+        client.send_attributes({"status": "ok"})
+        poll_for(client, 0.05) if polls == "often" else time.sleep(0.05)
+    all_sent(client)
     for ts, _ in device.stored("n"):
         assert ts == pytest.approx(time.time() * 1000, abs=CLOSE_MS)
-    assert stored(device) == list(range(5))
+    assert stored(device) == list(range(8))
 
 
 # --- programs that never poll ---
