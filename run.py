@@ -4,7 +4,9 @@
 """The demo and the tests with one command each, on any machine that has Python.
 
     python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
-    python3 run.py test [pytest args]   lint, types and all tests; with arguments pytest alone
+    python3 run.py test                 lint and all tests; about 6 minutes
+    python3 run.py test --quick         pytest without the slow files: under a minute
+    python3 run.py test PYTEST-ARGS     pytest alone, with these arguments
     python3 run.py bench [names]        the benchmarks
     python3 run.py lint                 ruff, mypy and shape
     python3 run.py shape [files]        how large and how branched functions and classes are
@@ -32,6 +34,25 @@ TOOLS = "requirements-test.txt"
 IN_CI = os.environ.get("CI") == "true"
 MINIMQTT = os.environ.get("MINIMQTT", "newest")
 OLDEST_PYTHON = (3, 9)
+# What `test --quick` leaves out, each takes more than 5 s: real time passes in it, other programs
+# run, or there are very many examples. `test --durations=50` shows where the time goes.
+SLOW_TESTS = (
+    "test_benchmarks.py",
+    "test_circup.py",
+    "test_complaints.py",
+    "test_examples.py",
+    "test_faults.py",
+    "test_fleet.py",
+    "test_link_sockets.py",
+    "test_local_server_payloads.py",
+    "test_minimqtt_versions.py",
+    "test_no_memory.py",
+    "test_package.py",
+    "test_properties.py",
+    "test_run.py",
+    "test_runtimes.py",
+    "test_types.py",
+)
 INTERRUPTED = 128 + 2  # SIGINT, as a shell tells it
 NOBODY_READS = 128 + 13  # SIGPIPE
 TIDYING_S = 10  # for a program that was interrupted, then it is killed
@@ -196,8 +217,12 @@ def lint(arguments):
 
 def test(arguments):
     fetch_mosquitto()
+    if arguments == ["--quick"]:
+        print("The tests without the slow files: under a minute", flush=True)
+        return call_pytest(*("--ignore=tests/" + name for name in SLOW_TESTS))
     if arguments:
         return call_pytest(*arguments)
+    print("Lint and all tests: about 6 minutes", flush=True)
     lint_status = lint([])
     status = call_pytest()  # last, so that its summary is
     if lint_status:

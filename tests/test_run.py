@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
 # SPDX-License-Identifier: MIT
-"""What run.py does when it is interrupted, and when nobody reads on.
+"""What run.py starts, what it does when it is interrupted, and when nobody reads on.
 
 A project of a few lines with our run.py stands for ours where an installation is to be watched.
 """
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -165,6 +166,51 @@ def test_after_an_interrupted_installation_no_requirements_count_as_installed(
     with pytest.raises(KeyboardInterrupt):
         run.prepare(["requirements-bench.txt"])
     assert list(run.VENV.glob("ready-*")) == []
+
+
+# --- which tests ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    """What run.py has *started*; the exit *statuses* that are not 0 can be set."""
+    statuses, started = {}, []
+
+    def call_tool(*arguments, how=None):
+        started.append(arguments)
+        return statuses.get(" ".join(arguments), 0)
+
+    monkeypatch.setattr(run, "fetch_mosquitto", lambda: None)
+    monkeypatch.setattr(run, "call_tool", call_tool)
+    return SimpleNamespace(statuses=statuses, started=started)
+
+
+def test_test_runs_lint_and_all_tests(tools, capsys):
+    assert run.test([]) == 0
+    assert ("mypy",) in tools.started
+    assert tools.started[-1] == ("pytest",)
+    assert "about 6 minutes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("failed", ("mypy", "pytest"))
+def test_test_fails_if_any_part_of_it_does_and_runs_the_others(tools, failed):
+    tools.statuses[failed] = 1
+    assert run.test([]) == 1
+    assert tools.started[-1] == ("pytest",)
+
+
+def test_test_with_arguments_is_pytest_alone(tools):
+    tools.statuses["pytest -k rpc"] = 5
+    assert run.test(["-k", "rpc"]) == 5
+    assert tools.started == [("pytest", "-k", "rpc")]
+
+
+def test_quick_leaves_out_the_slow_files_and_says_how_long_it_takes(tools, capsys):
+    assert run.test(["--quick"]) == 0
+    ((program, *ignored),) = tools.started
+    assert program == "pytest"
+    assert ignored == ["--ignore=tests/" + name for name in run.SLOW_TESTS]
+    assert "under a minute" in capsys.readouterr().out
 
 
 # --- the end of a command ------------------------------------------------------------------------
