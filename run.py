@@ -4,7 +4,7 @@
 """The demo and the tests with one command each, on any machine that has Python.
 
     python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
-    python3 run.py test                 lint and all tests; about 6 minutes
+    python3 run.py test                 lint, all tests, coverage; about 6 minutes
     python3 run.py test --quick         pytest without the slow files: under a minute
     python3 run.py test PYTEST-ARGS     pytest alone, with these arguments
     python3 run.py bench [names]        the benchmarks
@@ -195,8 +195,10 @@ def call_tool(*arguments, how=call_apart):
     return how([sys.executable, "-m", *arguments], cwd=str(ROOT))
 
 
-def call_pytest(*arguments):
-    return call_tool("pytest", *arguments, how=call)
+def call_pytest(*arguments, under=()):
+    """*under*: the program that runs it, and itself takes ``-m``."""
+    program = (*under, "-m", "pytest") if under else ("pytest",)
+    return call_tool(*program, *arguments, how=call)
 
 
 def lint(arguments):
@@ -222,12 +224,13 @@ def test(arguments):
         return call_pytest(*("--ignore=tests/" + name for name in SLOW_TESTS))
     if arguments:
         return call_pytest(*arguments)
-    print("Lint and all tests: about 6 minutes", flush=True)
+    print("Lint, all tests and their coverage: about 6 minutes", flush=True)
     lint_status = lint([])
-    status = call_pytest()  # last, so that its summary is
+    status = call_pytest(under=("coverage", "run"))  # late, so that its summary is near the end
+    coverage_status = call_tool("coverage", "report")
     if lint_status:
         print("lint FAILED, see the top of this output", file=sys.stderr, flush=True)
-    return status or lint_status
+    return status or coverage_status or lint_status
 
 
 def bench(arguments):

@@ -77,3 +77,14 @@ def client(server, device):
     """A client of Device A that is online."""
     with importlib.import_module("clients").online_client(server) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def not_measured():
+    """Without coverage, which makes the library five times slower."""
+    running = importlib.import_module("coverage").Coverage.current()
+    if running:
+        running.stop()
+    yield
+    if running:
+        running.start()

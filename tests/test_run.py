@@ -185,18 +185,18 @@ def tools(monkeypatch):
     return SimpleNamespace(statuses=statuses, started=started)
 
 
-def test_test_runs_lint_and_all_tests(tools, capsys):
+def test_test_runs_lint_all_tests_and_reports_their_coverage(tools, capsys):
     assert run.test([]) == 0
     assert ("mypy",) in tools.started
-    assert tools.started[-1] == ("pytest",)
+    assert tools.started[-2:] == [("coverage", "run", "-m", "pytest"), ("coverage", "report")]
     assert "about 6 minutes" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("failed", ("mypy", "pytest"))
+@pytest.mark.parametrize("failed", ("mypy", "coverage run -m pytest", "coverage report"))
 def test_test_fails_if_any_part_of_it_does_and_runs_the_others(tools, failed):
     tools.statuses[failed] = 1
     assert run.test([]) == 1
-    assert tools.started[-1] == ("pytest",)
+    assert tools.started[-1] == ("coverage", "report")
 
 
 def test_test_with_arguments_is_pytest_alone(tools):
