@@ -34,8 +34,9 @@ TOOLS = "requirements-test.txt"
 IN_CI = os.environ.get("CI") == "true"
 MINIMQTT = os.environ.get("MINIMQTT", "newest")
 OLDEST_PYTHON = (3, 9)
-# What `test --quick` leaves out, each takes more than 5 s: real time passes in it, other programs
-# run, or there are very many examples. `test --durations=50` shows where the time goes.
+# What `test --quick` leaves out. Each takes seconds: real time passes in it, other programs run, or
+# there are very many examples; or it is about what only the tests need. `test --durations=50` shows
+# where the time goes.
 SLOW_TESTS = (
     "test_benchmarks.py",
     "test_circup.py",
@@ -44,6 +45,7 @@ SLOW_TESTS = (
     "test_faults.py",
     "test_fleet.py",
     "test_link_sockets.py",
+    "test_local_server.py",
     "test_local_server_payloads.py",
     "test_minimqtt_versions.py",
     "test_no_memory.py",
@@ -51,6 +53,7 @@ SLOW_TESTS = (
     "test_properties.py",
     "test_run.py",
     "test_runtimes.py",
+    "test_tools.py",
     "test_types.py",
 )
 INTERRUPTED = 128 + 2  # SIGINT, as a shell tells it
