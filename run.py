@@ -194,14 +194,27 @@ def fetch_mosquitto():
 # --- commands: each returns an exit status ------------------------------------------------------
 
 
-def call_tool(*arguments, how=call_apart):
-    return how([sys.executable, "-m", *arguments], cwd=str(ROOT))
+def call_tool(*arguments):
+    return call_apart([sys.executable, "-m", *arguments], cwd=str(ROOT))
+
+
+# As ``python -m`` does it; pytest is silent on Ctrl-C only once it has loaded all that it needs.
+QUIETLY = (
+    """\
+import runpy, sys
+try:
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+except KeyboardInterrupt:
+    sys.exit(%d)
+"""
+    % INTERRUPTED
+)
 
 
 def call_pytest(*arguments, under=()):
-    """*under*: the program that runs it, and itself takes ``-m``."""
+    """*under*: the module that runs it, and itself takes ``-m``."""
     program = (*under, "-m", "pytest") if under else ("pytest",)
-    return call_tool(*program, *arguments, how=call)
+    return call([sys.executable, "-c", QUIETLY, *program, *arguments], cwd=str(ROOT))
 
 
 def lint(arguments):

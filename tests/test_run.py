@@ -176,12 +176,14 @@ def tools(monkeypatch):
     """What run.py has *started*; the exit *statuses* that are not 0 can be set."""
     statuses, started = {}, []
 
-    def call_tool(*arguments, how=None):
-        started.append(arguments)
-        return statuses.get(" ".join(arguments), 0)
+    def call(command, **_options):
+        program = command[2:] if command[1] == "-m" else command[3:]
+        started.append(tuple(program))
+        return statuses.get(" ".join(program), 0)
 
     monkeypatch.setattr(run, "fetch_mosquitto", lambda: None)
-    monkeypatch.setattr(run, "call_tool", call_tool)
+    monkeypatch.setattr(run, "call", call)
+    monkeypatch.setattr(run, "call_apart", call)
     return SimpleNamespace(statuses=statuses, started=started)
 
 
@@ -236,6 +238,19 @@ def test_ctrl_c_while_pytest_runs_lets_it_tidy_up(tmp_path):
     assert press_ctrl_c(program) == "Interrupted\n"
     assert program.returncode == 130
     assert tidied.exists()
+
+
+@with_signals
+def test_ctrl_c_while_pytest_loads_is_one_word(tmp_path):
+    begun = tmp_path / "begun"
+    source = "import pathlib, time\npathlib.Path(r'%s').touch()\ntime.sleep(60)\n" % begun
+    (tmp_path / "slow_plugin.py").write_text(source, encoding="utf-8")
+    environment = "import os; os.environ['PYTHONPATH'] = r'%s'" % tmp_path
+    change = "\n".join((WITHOUT_INSTALLING, environment))
+    program = start(ROOT, "test", "-p", "slow_plugin", change=change)
+    wait_until(begun.exists, timeout=60)
+    assert press_ctrl_c(program) == "Interrupted\n"
+    assert program.returncode == 130
 
 
 @with_signals
