@@ -87,12 +87,19 @@ def call_apart(command, **options):
     try:
         return program.wait()
     except KeyboardInterrupt:
-        if os.name == "nt":
-            program.terminate()
-        else:
-            os.killpg(program.pid, signal.SIGTERM)  # with those that it has started
-        program.wait()
+        end_group(program)
         raise
+
+
+def end_group(program):
+    """End *program* and those that it has started; it may have ended by itself."""
+    if program.poll() is not None:
+        return
+    if os.name == "nt":
+        program.terminate()
+    else:
+        os.killpg(program.pid, signal.SIGTERM)
+    program.wait()
 
 
 # --- environment: .venv and what is in it -------------------------------------------------------
@@ -199,16 +206,13 @@ def call_tool(*arguments):
 
 
 # As ``python -m`` does it; pytest is silent on Ctrl-C only once it has loaded all that it needs.
-QUIETLY = (
-    """\
+QUIETLY = """\
 import runpy, sys
 try:
     runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 except KeyboardInterrupt:
-    sys.exit(%d)
+    sys.exit(2)  # as pytest when it was interrupted
 """
-    % INTERRUPTED
-)
 
 
 def call_pytest(*arguments, under=()):

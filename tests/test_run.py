@@ -215,6 +215,19 @@ def test_quick_leaves_out_the_slow_files_and_says_how_long_it_takes(tools, capsy
     assert "under a minute" in capsys.readouterr().out
 
 
+@with_signals
+def test_ctrl_c_right_when_a_program_has_ended_by_itself_is_no_error(monkeypatch):
+    wait = subprocess.Popen.wait
+
+    def wait_and_be_interrupted(program, timeout=None):
+        wait(program, timeout)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.call_apart([sys.executable, "-c", "pass"])
+
+
 # --- the end of a command ------------------------------------------------------------------------
 
 
