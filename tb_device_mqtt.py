@@ -134,6 +134,7 @@ _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _APART_MS = const(2)  # readings that leave closer to each other may get one time on the server
 _TRIP_MS = const(100)  # on the way to the server a reading has got its time after so long
+_FAST_MS = const(20)  # acknowledged so soon: the next may arrive in the same millisecond
 _BURST_MS = const(1000)  # after a reading that told its time all others do, for so long
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
@@ -1478,8 +1479,9 @@ class _Outbox:
                 self.remove(message)
                 if message is self._bare:  # it may have got its time just now
                     self._last_captured_ms = max(self._last_captured_ms, _now_ms() + 1)
-                    if not self._is_too_close():
-                        self._alone_at = ticks_add(ticks_ms(), _APART_MS)
+                    now = ticks_ms()
+                    if 0 <= ticks_diff(now, self._alone_at) < _FAST_MS:
+                        self._alone_at = ticks_add(now, _APART_MS)
                 self._owner._message_ended(message, None)
 
     def rewind(self, reason, was_cut):
