@@ -1480,7 +1480,8 @@ class _Outbox:
                 if message is self._bare:  # it may have got its time just now
                     self._last_captured_ms = max(self._last_captured_ms, _now_ms() + 1)
                     now = ticks_ms()
-                    if 0 <= ticks_diff(now, self._alone_at) < _FAST_MS:
+                    is_fast = 0 <= ticks_diff(now, self._alone_at) < _FAST_MS
+                    if is_fast or not self.knows_time():
                         self._alone_at = ticks_add(now, _APART_MS)
                 self._owner._message_ended(message, None)
 
