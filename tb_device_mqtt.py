@@ -2069,7 +2069,7 @@ class _MqttClient:
         if reason is None:
             self._tell(self.on_publish, message.topic, message.id)
         elif (self.on_drop or self._logger) and not self._is_telling_drop:
-            self._events.append((self._tell_drop, (message, reason)))
+            self._events.append((self._tell_drop, (message.id, message, reason)))
         if reason is not None and self._logger is None:
             self._complain("message to %s dropped: %s" % (message.topic, reason))
 
@@ -2078,8 +2078,8 @@ class _MqttClient:
         for keeper in self._keepers:
             self._call(keeper.forget, (message.id,))
 
-    def _tell_drop(self, message, reason):
-        """Call `on_drop` and the logger.
+    def _tell_drop(self, message_id, message, reason):
+        """Call `on_drop` and the logger; a request may be in the queue again, under another id.
 
         What they send finds room or gives way itself, counted and not told: otherwise a full queue
         would keep the two busy for ever.
@@ -2087,7 +2087,7 @@ class _MqttClient:
         self._is_telling_drop = True
         try:
             if self.on_drop is not None:
-                arguments = (message.topic, message.id, message.payload(), reason)
+                arguments = (message.topic, message_id, message.payload(), reason)
                 self._call(self.on_drop, (self, self.user_data) + arguments)
             if self._logger:
                 self._call(self._logger, ("message to %s dropped: %s", message.topic, reason))
@@ -2299,6 +2299,7 @@ class TBDeviceMqttClient(_MqttClient):
         self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
         self._rpc_methods = {}  # name -> function; None -> the handler of all others
         self._replies = []  # _Reply, oldest first
+        self._may_repeat = False  # this connection began with RPCs that the server asks again
 
     @classmethod
     def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
@@ -2336,6 +2337,7 @@ class TBDeviceMqttClient(_MqttClient):
     def _session_began(self):
         if not self._inbox_count:  # else what waits may be an RPC that came again
             self._renew_replies()
+        self._may_repeat = self._inbox_count > 0 or len(self._replies) > 0
         self._tell(self._read_shared)
 
     def _session_ended(self, was_connected):
@@ -2706,7 +2708,7 @@ class TBDeviceMqttClient(_MqttClient):
         new = _Reply(request_id, checksum)
         self._replies.append(new)
         # So many stay in any case, and as many more as replies may wait in the outbox.
-        del self._replies[: -_MAX_MESSAGES - len(self._outbox)]
+        del self._replies[: -2 * _MAX_MESSAGES - len(self._outbox)]
         return new
 
     def _forget_old_replies(self):
@@ -2718,10 +2720,16 @@ class TBDeviceMqttClient(_MqttClient):
                 self._replies.remove(reply)
 
     def _forget_delivered_replies(self):
-        """Forget the oldest replies that the server has; some stay."""
+        """Forget the oldest replies that the server has; some stay.
+
+        All stay as long as the RPC may be on its way again: pushed after a reconnect, before the
+        reply was there.
+        """
         self._forget_old_replies()
         for reply in list(self._replies):
-            if len(self._replies) > _RPC_MEMORY and reply.is_delivered():
+            if self._may_repeat or len(self._replies) <= _RPC_MEMORY:
+                return
+            if reply.is_delivered():
                 self._replies.remove(reply)
 
     def _renew_replies(self):

@@ -805,3 +805,36 @@ def test_an_rpc_does_not_wait_for_readings_which_give_way(server, device):
         assert client.stats["dropped"] == 1
         client.disconnect(0)
     assert reply.result() == "done"
+
+
+def test_rpcs_that_come_again_behind_others_that_wait_are_executed_once(server, proxy, device):
+    """The server asks again before it has the replies, and they are acknowledged meanwhile."""
+    with online_client(server, port=proxy.port, queue_size=6) as client:
+        executed = Notes("done")
+        client.rpc("work")(executed)
+        subscribed(client, device, "v1/devices/me/rpc/request/+")
+        proxy.to_server.hole = True
+        replies = [device.call_rpc("work", number) for number in range(10)]
+        run_until(client, lambda: len(executed.calls) == 6)
+        poll_for(client, 0.05)
+        proxy.to_server.hole = False
+        proxy.cut_now()
+        run_until(client, lambda: all(reply.done() for reply in replies))
+        all_sent(client)
+        poll_for(client, 0.05)
+    assert executed.firsts == list(range(10))
+
+
+def test_what_was_dropped_and_is_asked_again_is_told_under_its_old_number(server, device):
+    with online_client(server, queue_size=2) as client:
+        client.on_drop = dropped = Notes()
+        server.stop_listening()
+        run_until(client, lambda: client.state == "connecting")
+        client.request_attributes("a")  # its message is the second number
+        client.send_attributes({"a": 1})
+        client.send_attributes({"b": 2})
+        run_until(client, lambda: len(dropped.calls) >= 2)
+        server.listen_again()
+        all_sent(client)
+    topics = [(call[2].split("/")[-2], call[3]) for call in dropped.calls]
+    assert topics[0] == ("request", 2)
