@@ -559,6 +559,8 @@ class _Link:
         self._buffer = self._own_buffer
         self._filled = 0  # bytes in the buffer
         self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
+        self._unread = 0  # bytes from the packet id of a message on, whose topic goes by
+        self._last_number = b""  # the packet id of the last message that has one
         self._may_hold_more = False  # the last read did not say that nothing is left
         self._is_pinged = False  # PINGRESP is expected
 
@@ -815,7 +817,7 @@ class _Link:
         packet_id = _SUBSCRIBE_IDS + 1
         while packet_id in self._awaited:
             packet_id += 1
-        self._await(packet_id, topics)
+        self._await(packet_id, topics if head == _SUBSCRIBE else ())
         parts = [packet_id.to_bytes(2, "big")]
         for topic in topics:
             parts.append(_text(topic))
@@ -894,7 +896,10 @@ class _Link:
     # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
     # does not fit gets a buffer of its own for as long as it takes. Of one above max_message_bytes
     # the beginning is dealt with as if it were whole, up to its acknowledgement, so that the server
-    # does not send it for ever; the rest goes by unread.
+    # does not send it for ever; the rest goes by unread. A topic that does not fit into the fixed
+    # buffer goes by as well; of such a message the packet id behind it is read alone.
+    # What MQTT 3.1.1 forbids ends the connection, as soon as it can be seen: what a broken header
+    # promises may never come.
 
     def _is_readable(self, now):
         """Whether a read is worth its time.
@@ -936,10 +941,20 @@ class _Link:
         """Deal with one packet; False if more of it has to come first."""
         if self._done:
             self._discard()
+        if self._unread:  # a message whose topic went by
+            if self._filled < 2:
+                return False
+            self._write(_packet(_PUBACK, bytes(self._buffer[:2])))
+            self._done = self._unread
+            self._unread = 0
+            return True
         head = self._buffer[0]
         try:
             start, end = self._find_body()
-            if not end or (end > self._filled and not self._is_cut_short(head, start, end)):
+            if not end:
+                return False
+            self._check_header(head, end - start)
+            if end > self._filled and not self._is_cut_short(head, start, end):
                 return False
             self._done = end  # never twice, even if there is no memory for the rest
             self._handle(head, self._buffer[start:end])
@@ -947,7 +962,7 @@ class _Link:
             self._owner.stats["oversize"] += 1
             self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
-            words = "is TLS wanted?" if head == 0x15 else "unexpected"
+            words = {0x15: "is TLS wanted?", 0x48: "is this HTTP?"}.get(head, "unexpected")
             raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
         return True
 
@@ -968,10 +983,10 @@ class _Link:
         """
         start, size, byte = 1, 0, 128
         while byte > 127:
-            if start >= self._filled:
-                return start, 0
             if start > 4:
                 raise ValueError
+            if start >= self._filled:
+                return start, 0
             byte = self._buffer[start]
             size |= (byte & 127) << 7 * (start - 1)
             start += 1
@@ -987,7 +1002,13 @@ class _Link:
         if head & 0xF0 != _PUBLISH:
             raise ValueError
         topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
-        payload = topic_end + (2 if head & _QOS_1 else 0)
+        payload = topic_end + (head & _QOS_1)
+        if payload > end:
+            raise ValueError
+        if payload > self._filled:
+            self._unread = end - topic_end if head & _QOS_1 else 0
+            self._done = end - self._unread
+            raise MemoryError
         if end - payload > self._owner.max_message_bytes:
             return True
         try:
@@ -998,22 +1019,34 @@ class _Link:
         self._buffer = buffer
         return False
 
-    def _handle(self, head, body):
-        kind = head & 0xF0
-        if (kind == _CONNACK) != (self.state == _CONNECTING):
-            raise ValueError
-        if kind == _CONNACK:
-            self._on_connack(body[1])
-        elif kind == _PUBLISH:
-            self._on_publish(head >> 1 & 3, body)
-        elif kind in (_PUBACK, _SUBACK, _UNSUBACK):
-            self._on_acknowledgement(body)
-        elif kind == _PINGRESP:
-            self._is_pinged = False
+    def _check_header(self, head, size):
+        """What a packet may begin with: sections 2.2.2, 3.3.1 and the fixed headers of chapter 3.
+
+        CONNACK is the first, and only the first. We subscribe to QoS 0 and 1 alone.
+        """
+        if head & 0xF0 == _PUBLISH:  # QoS 0 comes without DUP
+            is_right = head & 14 in (0, _QOS_1, _DUP | _QOS_1)
+        elif head == _SUBACK:
+            is_right = size > 2
         else:
+            is_right = size == (0 if head == _PINGRESP else 2)
+            is_right = is_right and head in (_CONNACK, _PUBACK, _UNSUBACK, _PINGRESP)
+        if not is_right or (head == _CONNACK) != (self.state == _CONNECTING):
             raise ValueError
 
-    def _on_connack(self, code):
+    def _handle(self, head, body):
+        if head == _CONNACK:
+            self._on_connack(body[0], body[1])
+        elif head == _PINGRESP:
+            self._is_pinged = False
+        elif head & 0xF0 == _PUBLISH:
+            self._on_publish(head & _QOS_1, body)
+        else:
+            self._on_acknowledgement(head, body)
+
+    def _on_connack(self, flags, code):
+        if flags > 1:  # section 3.2.2.1
+            raise ValueError
         if code:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
                 self._attempts = _BACKOFF_LAST
@@ -1024,37 +1057,52 @@ class _Link:
             self._request(_SUBSCRIBE, list(self._topics))
         self._move(_ONLINE)
 
-    def _on_publish(self, quality_of_service, body):
+    def _on_publish(self, id_bytes, body):
+        """*id_bytes*: 2, or at QoS 0 none."""
         end = 2 + (body[0] << 8 | body[1])
-        start = end + 2 * quality_of_service
-        if quality_of_service > 1 or start > len(body):
+        start = end + id_bytes
+        if start > len(body):
             raise ValueError
         topic = str(body[2:end], "utf-8")
+        if not topic or "+" in topic or "#" in topic or "\0" in topic:  # sections 3.3.2.1, 1.5.3
+            raise ValueError
+        # 0 is no packet id (section 2.3.1), but ThingsBoard counts on to it from 65535. It counts
+        # its messages of QoS 0, too, which show no id: so any from 32768 on may be the last seen.
+        number = bytes(body[end:start])
+        if number == b"\0\0" and self._last_number < b"\x80":
+            raise ValueError
+        self._last_number = number or self._last_number
         if not self._owner._link_has_room():
             self._owner.stats["unheard"] += 1
             return  # without PUBACK
-        if quality_of_service:
-            self._write(_packet(_PUBACK, bytes(body[end:start])))
+        if number:
+            self._write(_packet(_PUBACK, number))
         if self._done > self._filled:
             raise MemoryError  # the rest goes by unread
         self._owner._link_message(topic, bytes(body[start:]))
 
-    def _on_acknowledgement(self, body):
+    def _on_acknowledgement(self, kind, body):
         packet_id = body[0] << 8 | body[1]
         topics = self._awaited.get(packet_id)
         if topics is None:
-            return
-        if packet_id == self._early_id:
+            if packet_id:
+                return  # nobody waits for it any more
+            raise ValueError
+        # Each kind has its ids. SUBACK has a code for each topic, section 3.9.3.
+        if (packet_id < _SUBSCRIBE_IDS) != (kind == _PUBACK) or len(body) != 2 + len(topics):
+            raise ValueError
+        if self._early_id in (0, packet_id):  # else it may be forgotten, whatever came later
             self._early_id = 0
-        if not self._early_id:  # else it may be forgotten, whatever came later
             self._acked_at = ticks_ms()
-        if not topics:  # of a message
+        if kind == _PUBACK:
             self._is_used = True
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
-            if code > 2:
+            if code == 0x80:
                 self._owner.stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("subscription refused: " + topic))
+            elif code > 2:
+                raise ValueError
         self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
 
 

@@ -1,0 +1,238 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""What a server may send, and what becomes of what it may not; and what a dropped client leaves.
+
+Chapter numbers are those of the OASIS standard, MQTT Version 3.1.1.
+"""
+
+import tracemalloc
+
+import pytest
+
+from clients import RPC_REQUEST
+from fakes import Clock
+from faults import scripted_broker as mqtt
+from tb_device_mqtt import TBError
+from world import World
+
+FIRST_SUBSCRIBE = 0x8001  # packet id of the only SUBSCRIBE of a connection
+TOPIC_65535 = "t" * 65535
+SPLIT_BYTES = 700
+
+
+@pytest.fixture
+def clock():
+    with Clock() as running:
+        yield running
+
+
+@pytest.fixture
+def world(clock):
+    """A client that listens to everything."""
+    made = World(clock)
+    made.listen("#")
+    return made
+
+
+def check_violation(world, words="protocol: packet 0x"):
+    """The connection is over at once, with a reason, and the next one works after its pause."""
+    world.settle(5)
+    assert world.client.state == "waiting"
+    assert type(world.client.last_error) is TBError
+    assert str(world.client.last_error).startswith(words)
+    assert world.messages == []
+    lost_ms = world.clock.now_ms
+    world.open_next()
+    assert world.clock.now_ms - lost_ms > 400
+    world.accept()
+    world.socket.feed(mqtt.publish("a/b", b"well", 1, 9))
+    world.settle(5)
+    assert world.messages == [("a/b", b"well")]
+
+
+# --- packets -------------------------------------------------------------------------------------
+
+BAD_HEADERS = {  # sections 2.2.2 and 3.x.1; only what the fixed header shows has come
+    **{"PUBACK, flags %d" % flags: bytes((0x40 | flags, 2)) for flags in (1, 2, 4, 8)},
+    **{"SUBACK, flags %d" % flags: bytes((0x90 | flags, 3)) for flags in (1, 2, 4, 8)},
+    **{"UNSUBACK, flags %d" % flags: bytes((0xB0 | flags, 2)) for flags in (1, 2, 4, 8)},
+    **{"PINGRESP, flags %d" % flags: bytes((0xD0 | flags, 0)) for flags in (1, 2, 4, 8)},
+    "PUBLISH, QoS 2": b"\x34\x09",
+    "PUBLISH, QoS 3": b"\x36\x09",
+    "PUBLISH, DUP at QoS 0": b"\x38\x09",
+    "PUBLISH, endless length": b"\x30\xff\xff\xff\xff",
+    "PUBACK, 1 byte": b"\x40\x01",
+    "PUBACK, 3 bytes": b"\x40\x03",
+    "PUBACK, 200 bytes": b"\x40\xc8\x01",
+    "UNSUBACK, 0 bytes": b"\xb0\x00",
+    "UNSUBACK, 3 bytes": b"\xb0\x03",
+    "PINGRESP, 1 byte": b"\xd0\x01",
+    "SUBACK, 2 bytes": b"\x90\x02",
+    "PUBREC": b"\x50\x02",
+    "PINGREQ": b"\xc0\x00",
+    "type 0": b"\x00\x00",
+    "type 15": b"\xf0\x00",
+}
+
+BAD_PACKETS = {
+    "no topic": mqtt.publish("", b"x"),
+    "topic of +": mqtt.publish("a/+", b"x"),
+    "topic of an RPC with +": mqtt.publish(RPC_REQUEST + "+5", b'{"method":"m"}', 1),
+    "topic of #": mqtt.publish("#", b"x", 1),
+    "topic with NUL": mqtt.publish("a\0b", b"x"),
+    "topic that is no UTF-8": mqtt.publish(b"a/\xff", b"x"),
+    "topic cut within a character": mqtt.publish("\u20ac".encode()[:2], b"x"),
+    "topic longer than its packet": mqtt.packet(0x30, b"\x00\x09short"),
+    "long topic longer than its packet": mqtt.packet(0x32, b"\xff\xff" + b"t" * 3000),
+    "long topic without packet id": mqtt.packet(0x32, b"\x10\x00" + b"t" * 4096 + b"\x01"),
+    "no packet id": mqtt.packet(0x32, b"\x00\x03a/b\x01"),
+    "packet id 0 first": mqtt.publish("a/b", b"x", 1, 0),
+    "PUBACK of 0": mqtt.puback(0),
+    "SUBACK of 0": mqtt.suback(0),
+    "UNSUBACK of 0": mqtt.unsuback(0),
+    "SUBACK, two codes for one topic": mqtt.suback(FIRST_SUBSCRIBE, (1, 1)),
+    "SUBACK, code 3": mqtt.suback(FIRST_SUBSCRIBE, (3,)),
+    "SUBACK, code 0x81": mqtt.suback(FIRST_SUBSCRIBE, (0x81,)),
+    "UNSUBACK of a SUBSCRIBE": mqtt.unsuback(FIRST_SUBSCRIBE),
+    "PUBACK of a SUBSCRIBE": mqtt.puback(FIRST_SUBSCRIBE),
+}
+
+
+@pytest.mark.parametrize(
+    "data", (BAD_HEADERS | BAD_PACKETS).values(), ids=BAD_HEADERS | BAD_PACKETS
+)
+def test_what_a_server_may_not_send_ends_the_connection_at_once(world, data):
+    world.go_online()
+    world.socket.feed(data)
+    check_violation(world)
+
+
+@pytest.mark.parametrize("kind", ("suback", "unsuback"))
+def test_only_puback_acknowledges_a_message(world, kind):
+    world.go_online()
+    world.client.send_telemetry({"a": 1})
+    (sent,) = world.sent_of(mqtt.PUBLISH)
+    world.socket.feed(getattr(mqtt, kind)(sent.packet_id))
+    check_violation(world)
+    assert world.acknowledged == []
+    assert world.client.pending_messages_count == 1
+
+
+def test_only_unsuback_acknowledges_an_unsubscribe(world):
+    world.go_online()
+    world.client.unsubscribe("#")
+    (sent,) = world.sent_of(mqtt.UNSUBSCRIBE)
+    world.socket.feed(mqtt.suback(sent.packet_id))
+    world.run_until_state("waiting")
+    world.go_online()
+    world.client.subscribe("a", print)
+    world.client.unsubscribe("a")
+    (sent,) = world.sent_of(mqtt.UNSUBSCRIBE)
+    world.socket.feed(mqtt.unsuback(sent.packet_id))
+    world.settle()
+    assert world.client.connected
+    assert not world.client._link._awaited.get(sent.packet_id)
+
+
+@pytest.mark.parametrize("code", (0, 1, 2))
+def test_a_suback_may_grant_any_quality_of_service(world, code):
+    world.go_online()
+    world.socket.feed(mqtt.suback(FIRST_SUBSCRIBE, (code,)))
+    world.settle()
+    assert world.client.connected
+    assert world.client.stats["refused_subscriptions"] == 0
+
+
+BAD_CONNACKS = {
+    "flags of the packet": b"\x21\x02",
+    "1 byte": b"\x20\x01",
+    "3 bytes": b"\x20\x03",
+    "reserved flag 1": b"\x20\x02\x02\x00",
+    "reserved flag 7": b"\x20\x02\x80\x00",
+}
+
+
+@pytest.mark.parametrize("data", BAD_CONNACKS.values(), ids=BAD_CONNACKS)
+def test_a_connack_that_is_none_ends_the_attempt_at_once(world, data):
+    world.open()
+    world.socket.feed(data)
+    check_violation(world)
+
+
+@pytest.mark.parametrize("is_online", (False, True))
+def test_http_is_no_puback_to_wait_for(world, is_online):
+    world.open()
+    if is_online:
+        world.accept()
+    world.socket.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    check_violation(world, "protocol: packet 0x48: is this HTTP?")
+
+
+@pytest.mark.parametrize("last", (65535, 65530))
+def test_packet_id_0_comes_from_a_server_that_counts_past_65535(world, last):
+    """ThingsBoard counts its messages of QoS 0, too: the last ids may not be seen."""
+    world.go_online()
+    for packet_id in (1, last, 0, 1):
+        world.socket.feed(mqtt.publish("a/b", b"", 1, packet_id))
+        world.socket.feed(mqtt.publish("a/b", b""))
+    world.settle()
+    assert world.client.connected
+    assert [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)] == [1, last, 0, 1]
+    world.socket.feed(mqtt.publish("a/b", b"", 1, 0))
+    world.run_until_state("waiting")
+
+
+def test_the_next_connection_counts_anew(world):
+    world.go_online()
+    world.socket.feed(mqtt.publish("a/b", b"", 1, 65535))
+    world.settle()
+    world.socket.end()
+    world.run_until_state("waiting")
+    world.messages.clear()
+    world.open_next()
+    world.accept()
+    world.socket.feed(mqtt.publish("a/b", b"", 1, 0))
+    check_violation(world)
+
+
+# --- long topics and long texts ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece_bytes", (1, SPLIT_BYTES, 100000))
+@pytest.mark.parametrize("quality_of_service", (0, 1))
+@pytest.mark.parametrize("payload", (b"", b"x" * 30, b"x" * 40000))
+def test_a_message_with_a_long_topic_goes_by_and_is_acknowledged(
+    world, piece_bytes, quality_of_service, payload
+):
+    world.go_online()
+    data = mqtt.publish(TOPIC_65535, payload, quality_of_service, 7)
+    data += mqtt.publish("a/b", b"next", 1, 8)
+    for start in range(0, len(data), piece_bytes):
+        world.socket.feed(data[start : start + piece_bytes])
+    world.run_until(lambda: world.messages, seconds=1000, ms=1)
+    assert world.messages == [("a/b", b"next")]
+    assert world.client.stats["oversize"] == 1
+    acknowledged = [packet.packet_id for packet in world.sent_of(mqtt.PUBACK)]
+    assert acknowledged == ([7, 8] if quality_of_service else [8])
+    assert world.client.connected
+
+
+def test_a_long_topic_is_not_buffered(world):
+    world.go_online()
+    data = mqtt.publish(TOPIC_65535, b"", 1)
+    tracemalloc.start()
+    try:
+        for start in range(0, len(data) - 1, SPLIT_BYTES):
+            world.socket.feed(data[start : start + SPLIT_BYTES])
+            world.poll()
+        taken_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken_bytes < 20000
+
+
+def test_a_topic_that_fits_into_the_buffer_comes(world):
+    world.go_online()
+    world.socket.feed(mqtt.publish("t" * 1000, b"x" * 1000, 1))
+    world.settle()
+    assert world.messages == [("t" * 1000, b"x" * 1000)]
