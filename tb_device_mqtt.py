@@ -1918,7 +1918,8 @@ class _MqttClient:
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             if not (callbacks and isinstance(error, LookupError)):
                 self.stats["unexpected"] += 1
-                self._log("message on %s ignored: %s", topic, error)
+                # What a server says may be long, and may hold what a terminal takes for commands.
+                self._log("message on %r ignored: %r", topic[:64], str(error)[:64])
 
     # --- _MqttClient: the queue ----------------------------------------------------------------
 
@@ -2573,7 +2574,11 @@ class TBDeviceMqttClient(_MqttClient):
         return register
 
     def _on_rpc_request(self, topic, payload):
-        request_id = int(topic[len(self._topics[_RPC_REQUEST]) :])
+        request_id = topic[len(self._topics[_RPC_REQUEST]) :]
+        _check_size("request id", len(request_id), 10)  # of ThingsBoard's 31 bits
+        if not request_id.encode().isdigit():  # of a str digits of other alphabets, too
+            raise ValueError("request id")
+        request_id = int(request_id)
         request = loads(payload)  # first: without memory for it, it has to come again
         method = request.get("method")
         _check_name("method", method)

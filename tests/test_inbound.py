@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from clients import RPC_REQUEST
+from clients import ATTRIBUTES, RPC_REQUEST, LogNotes, Notes
 from fakes import Clock
 from faults import scripted_broker as mqtt
 from tb_device_mqtt import TBError
@@ -236,3 +236,58 @@ def test_a_topic_that_fits_into_the_buffer_comes(world):
     world.socket.feed(mqtt.publish("t" * 1000, b"x" * 1000, 1))
     world.settle()
     assert world.messages == [("t" * 1000, b"x" * 1000)]
+
+
+def test_what_a_server_says_is_logged_cut_and_escaped(clock):
+    logger = LogNotes()
+    world = World(clock, logger=logger)
+    world.go_online()
+    world.socket.feed(mqtt.publish("\x1b[2J\r\n" + "t" * 900, b""))
+    world.socket.feed(mqtt.publish("v1/devices/me/rpc/response/" + "\x1b" * 900, b""))
+    world.client.rpc("method")(print)
+    world.socket.feed(mqtt.publish(RPC_REQUEST + "1", b'{"method":"%s"}' % (b"\\u001b" * 2000)))
+    world.settle()
+    lines = logger.text.splitlines()
+    assert world.client.stats["unexpected"] == len(lines) == 3
+    assert all(len(line) < 600 and line.isprintable() for line in lines), lines
+
+
+# --- request ids ---------------------------------------------------------------------------------
+
+NO_NUMBERS = (" 5", "5 ", "0x5", "5.0", "-1", "5_0", "", "\u0665", "\u00b2", "5" * 30, "5/5")
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_an_rpc_without_a_number_is_ignored_and_counted(world, text):
+    handler = Notes("ok")
+    world.client.set_server_side_rpc_request_handler(handler)
+    world.client.unsubscribe("#")  # else it is no unexpected one
+    world.go_online()
+    world.socket.feed(mqtt.publish(RPC_REQUEST + text, b'{"method":"m"}'))
+    world.settle()
+    assert handler.calls == []
+    assert world.client.stats["unexpected"] == 1
+    assert world.client.connected
+
+
+@pytest.mark.parametrize("text", ("0", "5", "2147483647"))
+def test_an_rpc_with_a_number_is_answered(world, text):
+    world.client.rpc("m")(lambda _params: "ok")
+    world.go_online()
+    world.socket.feed(mqtt.publish(RPC_REQUEST + text, b'{"method":"m"}'))
+    world.settle()
+    (reply,) = world.sent_of(mqtt.PUBLISH)
+    assert reply.topic == "v1/devices/me/rpc/response/" + text
+
+
+@pytest.mark.parametrize("change", (" %d", "%d ", "0x%d", "%d.0", "-%d", "0%d", "%d/"))
+def test_an_answer_has_the_very_number_of_its_request(world, change):
+    answered = Notes()
+    world.client.unsubscribe("#")
+    world.go_online()
+    number = world.client.request_attributes(["a"], callback=answered)
+    for text in (change % number, str(number)):
+        world.socket.feed(mqtt.publish(ATTRIBUTES + "/response/" + text, b'{"client":{}}'))
+    world.settle()
+    assert answered.calls == [({"client": {}}, None)]
+    assert world.client.stats["unexpected"] == 1
