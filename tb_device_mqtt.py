@@ -136,6 +136,7 @@ _APART_MS = const(2)  # readings that leave closer to each other may get one tim
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
+_MAX_SHARED = const(256)  # shared attributes that are kept
 _MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is read
 _MAX_EVENTS = const(64)  # calls of handlers that wait, beside one for each queued message
 _MAX_UNSENT = const(4)  # packets that wait for the socket
@@ -1476,8 +1477,17 @@ class _Reply:
 # --- SharedAttributes: the mirror --------------------------------------------------------------
 
 
+def _json_size(values, key):
+    return len(_json({key: values[key]}))
+
+
 class SharedAttributes:
-    """The last known shared attributes of the device, to be read like a dict."""
+    """The last known shared attributes of the device, to be read like a dict.
+
+    It keeps 256 keys at most, and as many bytes of JSON as `TBDeviceMqttClient.max_message_bytes`.
+    What does not fit any more is counted in ``stats["not_kept"]`` and reported once; subscriptions
+    are told it all the same.
+    """
 
     is_known: bool = False
     """Whether the server has said all that it knows, since `TBDeviceMqttClient.shared` was used."""
@@ -1485,6 +1495,7 @@ class SharedAttributes:
     def __init__(self) -> None:
         self._values: Any = {}  # what the server said
         self._defaults: Any = {}  # for as long as it knows no value
+        self._bytes = 0  # of the values with their keys, as JSON
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key] if key in self._values else self._defaults[key]
@@ -1521,11 +1532,22 @@ class SharedAttributes:
         merged.update(self._values)
         return merged
 
-    def _update(self, changed, deleted):
-        """What the server pushed or answered."""
-        self._values.update(changed)
-        for key in deleted:
-            self._values.pop(key, None)
+    def _update(self, changed, deleted, limit):
+        """What the server pushed or answered; how much of it is not kept, with *limit* bytes."""
+        lost = 0
+        for key in list(changed) + deleted:
+            if key in self._values:
+                self._bytes -= _json_size(self._values, key)
+                del self._values[key]
+            if key not in changed:
+                continue
+            size = _json_size(changed, key)
+            if len(self._values) < _MAX_SHARED and self._bytes + size <= limit:
+                self._values[key] = changed[key]
+                self._bytes += size
+            else:
+                lost += 1
+        return lost
 
     def _compare(self, values):
         """Which of *values* differ from what is known, and which known keys are not among them."""
@@ -1574,7 +1596,10 @@ class _MqttClient:
     request_timeout: float = 10
     """Seconds after which a request without an answer fails with `TBTimeoutError`."""
     max_message_bytes: int = 16384
-    """The longest payload that is accepted or sent; a longer one is thrown away or refused."""
+    """The longest payload that is accepted or sent; a longer one is thrown away or refused.
+
+    So is a message whose topic is longer than about 1,000 bytes. `shared` keeps as much.
+    """
     clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
     user_data: Any
@@ -1630,6 +1655,7 @@ class _MqttClient:
             "unheard": 0,  # thrown away, as nobody polled, and not acknowledged
             "unexpected": 0,  # received, and nobody could use it
             "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
+            "not_kept": 0,  # shared attributes: more than `shared` holds
             "handler_errors": 0,
             "rpc_repeated": 0,  # the same RPC again, answered from memory
             "refused_subscriptions": 0,
@@ -2298,10 +2324,9 @@ class TBDeviceMqttClient(_MqttClient):
         if self._shared is not None and not request.is_call:
             values = result.get("shared", {})
             changed, missing = self._shared._compare(values)
-            self._shared._update(values, ())
             if request.is_for_all:
                 self._shared.is_known = True
-            self._attributes_changed(changed, missing if request.is_for_all else [])
+            self._attributes_changed(values, changed, missing if request.is_for_all else [])
         self._requests.pop(topic, None)
         if request.callback is not None:
             self._call(request.callback, request.leading + (result, None))
@@ -2517,14 +2542,17 @@ class TBDeviceMqttClient(_MqttClient):
         if isinstance(deleted, list) and len(data) == 1:
             for key in deleted:
                 _check_name("key", key)
-            self._attributes_changed({}, deleted)
+            self._attributes_changed({}, {}, deleted)
         else:  # it may be an attribute of that name
-            self._attributes_changed(data, [])
+            self._attributes_changed(data, data, [])
 
-    def _attributes_changed(self, changed, deleted):
-        """Keep it in `shared`, if that is used, and tell the subscriptions."""
+    def _attributes_changed(self, values, changed, deleted):
+        """Keep *values* in `shared`, if that is used, and tell the subscriptions what *changed*."""
         if self._shared is not None:
-            self._shared._update(changed, deleted)
+            lost = self._shared._update(values, deleted, self.max_message_bytes)
+            if lost and not self.stats["not_kept"]:
+                self._link_error(TBError("shared is full: %d attributes are not kept" % lost))
+            self.stats["not_kept"] += lost
         if changed:
             self._tell_watches(changed, changed)
         if deleted:

@@ -291,3 +291,72 @@ def test_an_answer_has_the_very_number_of_its_request(world, change):
     world.settle()
     assert answered.calls == [({"client": {}}, None)]
     assert world.client.stats["unexpected"] == 1
+
+
+# --- shared attributes ---------------------------------------------------------------------------
+
+
+def push(world, text):
+    world.socket.feed(mqtt.publish(ATTRIBUTES, text.encode()))
+    world.settle(20)
+
+
+@pytest.fixture
+def mirror(clock):
+    """A `World` whose client uses `shared` and is told each change, in *changes*."""
+    made = World(clock)
+    made.changes = Notes()
+    made.shared = made.client.shared
+    made.client.subscribe_to_all_attributes(made.changes)
+    made.go_online()
+    return made
+
+
+def test_shared_keeps_256_keys_and_tells_once_that_there_are_more(mirror):
+    for number in range(300):
+        push(mirror, '{"k%d":%d}' % (number, number))
+    assert len(mirror.shared) == 256
+    assert mirror.shared["k255"] == 255 and "k256" not in mirror.shared
+    assert mirror.client.stats["not_kept"] == 44
+    assert len(mirror.changes.calls) == 300
+    error = mirror.client.last_error
+    assert isinstance(error, TBError) and "shared is full" in str(error)
+    push(mirror, '{"one more":1}')
+    assert mirror.client.last_error is error
+    push(mirror, '{"deleted":["k1"]}')
+    push(mirror, '{"one more":1}')
+    assert mirror.shared["one more"] == 1 and len(mirror.shared) == 256
+
+
+def test_shared_keeps_no_more_bytes_than_a_message_may_have(mirror):
+    mirror.client.max_message_bytes = 1000
+    push(mirror, '{"a":"%s"}' % ("x" * 600))
+    push(mirror, '{"b":"%s"}' % ("x" * 600))
+    assert list(mirror.shared) == ["a"]
+    for _ in range(5):  # the same again takes no more room
+        push(mirror, '{"a":"%s"}' % ("y" * 700))
+    assert mirror.shared["a"] == "y" * 700
+    push(mirror, '{"deleted":["a"]}')
+    push(mirror, '{"b":"%s"}' % ("x" * 600))
+    assert list(mirror.shared) == ["b"]
+    assert mirror.client.stats["not_kept"] == 1
+
+
+def test_a_value_that_does_not_fit_any_more_leaves_no_old_one_behind(mirror):
+    mirror.client.max_message_bytes = 1000
+    push(mirror, '{"a":1,"b":"%s"}' % ("x" * 700))
+    push(mirror, '{"a":"%s"}' % ("x" * 400))
+    assert "a" not in mirror.shared
+
+
+def test_an_answer_is_bounded_as_pushes_are(mirror):
+    mirror.settle()
+    (request,) = mirror.sent_of(mqtt.PUBLISH)
+    topic = request.topic.replace("request", "response")
+    values = ",".join('"k%d":%d' % (number, number) for number in range(300))
+    mirror.socket.feed(mqtt.publish(topic, b'{"shared":{%s}}' % values.encode()))
+    mirror.settle()
+    assert mirror.shared.is_known
+    assert len(mirror.shared) == 256
+    assert mirror.client.stats["not_kept"] == 44
+    assert len(mirror.changes.firsts[0]) == 300
