@@ -45,6 +45,7 @@ from binascii import crc32
 from json import dumps, loads
 from random import random
 
+from adafruit_connection_manager import get_connection_manager
 from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
 from adafruit_minimqtt.matcher import MQTTMatcher
 from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
@@ -402,6 +403,8 @@ def _tls_context(tls, context):
 #     recv_into(buffer)        <- a CONNACK made up here
 #
 # From then on the real socket is the link's, which sends what was kept and reads the true CONNACK.
+# `MQTT.disconnect` is called at once, while the stand-in has no real socket to close: so
+# ConnectionManager's table lets go of the stand-in, and a client that is dropped is collected.
 # No private member of MiniMQTT or ConnectionManager is touched.
 
 # What the networks of boards raise while they connect.
@@ -455,7 +458,8 @@ class _StandIn:
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
 
     def send(self, data):
-        self.sent.extend(data)
+        if self.real is not None:  # else DISCONNECT, which nobody is to get
+            self.sent.extend(data)
         return len(data)
 
     def recv_into(self, buffer, size=0):
@@ -470,6 +474,22 @@ class _StandIn:
         except (AttributeError, OSError, RuntimeError):
             pass  # there is none, or it was closed already
         self.real = None
+
+
+class _Pool:
+    """What MiniMQTT is given as pool: one for all clients, since ConnectionManager forgets none.
+
+    It passes on to the stand-in of the attempt that is under way; each thread may have one.
+    """
+
+    def __init__(self):
+        self.standins: Any = {}  # by thread
+
+    def __getattr__(self, name):
+        return getattr(self.standins[_thread_id()], name)
+
+
+_pool = _Pool()
 
 
 # --- _Link: theory -----------------------------------------------------------------------------
@@ -526,7 +546,7 @@ class _Link:
         self._where = "%s port %d" % (settings["broker"], settings["port"])
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
-            socket_pool=self._standin,
+            socket_pool=_pool,
             ssl_context=self._standin,
             is_ssl=self._is_ssl,
             use_binary_mode=True,
@@ -639,9 +659,9 @@ class _Link:
         """Close, forget the connection, and tell what was lost."""
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
-            self.mqtt.disconnect()
+            get_connection_manager(_pool).close_socket(self._standin)
         except _ATTEMPT_ERRORS:
-            pass  # it was not connected
+            pass  # it has forgotten it already
         self._standin.close()
         was_cut = len(self._unsent) > 0
         self._forget()
@@ -679,12 +699,15 @@ class _Link:
         self._owner.stats["connects"] += 1
         self._standin.connect_timeout = self._owner.connect_timeout
         try:
+            _pool.standins[_thread_id()] = self._standin
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
         except _ATTEMPT_ERRORS as error:
             self._lose(self._connect_error(error))
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
+        finally:
+            _pool.standins.pop(_thread_id(), None)
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
@@ -700,7 +723,12 @@ class _Link:
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
-        socket = self._standin.real
+        standin = self._standin
+        socket, standin.real = standin.real, None
+        try:  # closes nothing, and ConnectionManager lets go of the stand-in
+            self.mqtt.disconnect()
+        finally:
+            standin.real = socket
         socket.settimeout(0)
         now = ticks_ms()
         self._due = self._look_at = self._moved_at = self._heard_at = self._pinged_at = now
@@ -2108,6 +2136,8 @@ class _MqttClient:
         :raises MMQTTException: there is a connection, which has told its last will
         """
         _check_name("topic", topic, "+#")
+        if self.state in (_CONNECTING, _ONLINE):
+            raise MMQTTException("after connect()")
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
         self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
 
@@ -2117,6 +2147,10 @@ class _MqttClient:
 
 class TBDeviceMqttClient(_MqttClient):
     """A device of a ThingsBoard server.
+
+    A client that is dropped without `disconnect` is closed by the garbage collector, on a computer:
+    on a board nobody closes it. After ``os.fork()`` parent and child would share one connection:
+    make the client in the child.
 
     :param str host: name or address of the server
     :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883

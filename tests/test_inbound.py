@@ -5,15 +5,20 @@
 Chapter numbers are those of the OASIS standard, MQTT Version 3.1.1.
 """
 
+import gc
 import tracemalloc
+import weakref
 
 import pytest
+from adafruit_connection_manager import get_connection_manager
+from adafruit_minimqtt.adafruit_minimqtt import MMQTTException
 
-from clients import ATTRIBUTES, RPC_REQUEST, LogNotes, Notes
-from fakes import Clock
+import tb_device_mqtt
+from clients import ATTRIBUTES, RPC_REQUEST, LogNotes, Notes, new_client
+from fakes import Clock, FakePool
 from faults import scripted_broker as mqtt
 from tb_device_mqtt import TBError
-from world import World
+from world import CONNACK, World
 
 FIRST_SUBSCRIBE = 0x8001  # packet id of the only SUBSCRIBE of a connection
 TOPIC_65535 = "t" * 65535
@@ -360,3 +365,89 @@ def test_an_answer_is_bounded_as_pushes_are(mirror):
     assert len(mirror.shared) == 256
     assert mirror.client.stats["not_kept"] == 44
     assert len(mirror.changes.firsts[0]) == 300
+
+
+# --- what a dropped client leaves ----------------------------------------------------------------
+
+
+def test_a_client_that_is_dropped_goes_offline(server, device):
+    client = new_client(server)
+    client.rpc("method")(print)
+    client.connect()
+    assert device.online
+    gone = weakref.ref(client)
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del client
+        gc.collect()
+    assert gone() is None
+    assert device.wait(lambda d: not d.online)
+
+
+def use_and_drop(server):
+    client = new_client(server)
+    client.connect()
+    client.send_telemetry({"a": 1})
+    client.disconnect()
+    return weakref.ref(client)
+
+
+def fail_and_drop(_server):
+    """An attempt that failed: its error knows the client's frames."""
+    pool = FakePool()
+    pool.refuse = True
+    client = tb_device_mqtt.TBDeviceMqttClient("server.test", socket_pool=pool)
+    with pytest.raises(OSError, match="listens"):
+        client.connect()
+    return weakref.ref(client)
+
+
+def count_objects():
+    """Of the library, MiniMQTT and ConnectionManager."""
+    modules = [type(each).__module__ for each in gc.get_objects()]
+    return sum(module.startswith(("tb_device_mqtt", "adafruit_")) for module in modules)
+
+
+@pytest.mark.parametrize("use", (use_and_drop, fail_and_drop))
+def test_a_client_that_was_used_leaves_nothing(server, device, use):
+    for _ in range(3):  # what is kept for all clients together
+        use(server)
+    gc.collect()
+    before = count_objects()
+    gone = [use(server) for _ in range(50)]
+    gc.collect()
+    assert [each for each in gone if each() is not None] == []
+    assert count_objects() == before
+
+
+def test_no_socket_stays_in_connection_managers_table(server, device):
+    client = new_client(server)
+    client.connect()
+    assert get_connection_manager(tb_device_mqtt._pool).managed_socket_count == 0
+    client.disconnect()
+
+
+def test_an_attempt_that_breaks_off_blocks_no_other(clock, monkeypatch):
+    """MiniMQTT leaves the socket in the table, which then has no place for the next one."""
+    world, other = World(clock), World(clock)
+
+    def fail(_standin, _data):
+        raise RuntimeError("pystack exhausted")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(tb_device_mqtt._StandIn, "send", fail)
+        world.client.connect(timeout=0)
+        with pytest.raises(RuntimeError, match="pystack"):
+            world.run(1)
+    other.go_online()
+    world.run_until(lambda: len(world.pool.sockets) == 2)
+    world.socket.feed(CONNACK)
+    world.run_until_state("online")
+
+
+@pytest.mark.parametrize("is_online", (False, True))
+def test_a_will_comes_too_late_once_connect_was_sent(world, is_online):
+    world.open()
+    if is_online:
+        world.accept()
+    with pytest.raises(MMQTTException, match="connect"):
+        world.client.will_set("a", "b")
