@@ -2148,9 +2148,9 @@ class _MqttClient:
 class TBDeviceMqttClient(_MqttClient):
     """A device of a ThingsBoard server.
 
-    A client that is dropped without `disconnect` is closed by the garbage collector, on a computer:
-    on a board nobody closes it. After ``os.fork()`` parent and child would share one connection:
-    make the client in the child.
+    Call `disconnect` before you drop a client. Otherwise its connection stays open, and the server
+    shows the device online, until the garbage collector finds its socket. After ``os.fork()`` parent
+    and child would share one connection: make the client in the child.
 
     :param str host: name or address of the server
     :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883
