@@ -45,6 +45,7 @@ from binascii import crc32
 from json import dumps, loads
 from random import random
 
+from adafruit_connection_manager import get_connection_manager
 from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
 from adafruit_minimqtt.matcher import MQTTMatcher
 from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
@@ -139,6 +140,7 @@ _BURST_MS = const(1000)  # after a reading that told its time all others do, for
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
+_MAX_SHARED = const(256)  # shared attributes that are kept
 _MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is read
 _MAX_EVENTS = const(64)  # calls of handlers that wait, beside one for each queued message
 _MAX_UNSENT = const(4)  # packets that wait for the socket
@@ -408,6 +410,8 @@ def _tls_context(tls, context):
 #     recv_into(buffer)        <- a CONNACK made up here
 #
 # From then on the real socket is the link's, which sends what was kept and reads the true CONNACK.
+# `MQTT.disconnect` is called at once, while the stand-in has no real socket to close: so
+# ConnectionManager's table lets go of the stand-in, and a client that is dropped is collected.
 # No private member of MiniMQTT or ConnectionManager is touched.
 
 # What the networks of boards raise while they connect.
@@ -461,7 +465,8 @@ class _StandIn:
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
 
     def send(self, data):
-        self.sent.extend(data)
+        if self.real is not None:  # else DISCONNECT, which nobody is to get
+            self.sent.extend(data)
         return len(data)
 
     def recv_into(self, buffer, size=0):
@@ -476,6 +481,22 @@ class _StandIn:
         except (AttributeError, OSError, RuntimeError):
             pass  # there is none, or it was closed already
         self.real = None
+
+
+class _Pool:
+    """What MiniMQTT is given as pool: one for all clients, since ConnectionManager forgets none.
+
+    It passes on to the stand-in of the attempt that is under way; each thread may have one.
+    """
+
+    def __init__(self):
+        self.standins: Any = {}  # by thread
+
+    def __getattr__(self, name):
+        return getattr(self.standins[_thread_id()], name)
+
+
+_pool = _Pool()
 
 
 # --- _Link: theory -----------------------------------------------------------------------------
@@ -532,7 +553,7 @@ class _Link:
         self._where = "%s port %d" % (settings["broker"], settings["port"])
         self._standin = _StandIn(pool, context)
         self.mqtt = MQTT(
-            socket_pool=self._standin,
+            socket_pool=_pool,
             ssl_context=self._standin,
             is_ssl=self._is_ssl,
             use_binary_mode=True,
@@ -568,6 +589,8 @@ class _Link:
         self._buffer = self._own_buffer
         self._filled = 0  # bytes in the buffer
         self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
+        self._unread = 0  # bytes from the packet id of a message on, whose topic goes by
+        self._last_number = b""  # the packet id of the last message that has one
         self._may_hold_more = False  # the last read did not say that nothing is left
         self._is_pinged = False  # PINGRESP is expected
 
@@ -651,9 +674,9 @@ class _Link:
         """Close, forget the connection, and tell what was lost."""
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
-            self.mqtt.disconnect()
+            get_connection_manager(_pool).close_socket(self._standin)
         except _ATTEMPT_ERRORS:
-            pass  # it was not connected
+            pass  # it has forgotten it already
         self._standin.close()
         was_cut = len(self._unsent) > 0
         self._forget()
@@ -691,12 +714,15 @@ class _Link:
         self._owner.stats["connects"] += 1
         self._standin.connect_timeout = self._owner.connect_timeout
         try:
+            _pool.standins[_thread_id()] = self._standin
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
         except _ATTEMPT_ERRORS as error:
             self._lose(self._connect_error(error))
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
+        finally:
+            _pool.standins.pop(_thread_id(), None)
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
@@ -712,7 +738,12 @@ class _Link:
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
-        socket = self._standin.real
+        standin = self._standin
+        socket, standin.real = standin.real, None
+        try:  # closes nothing, and ConnectionManager lets go of the stand-in
+            self.mqtt.disconnect()
+        finally:
+            standin.real = socket
         socket.settimeout(0)
         now = ticks_ms()
         self._due = self._look_at = self._moved_at = self._heard_at = self._pinged_at = now
@@ -839,7 +870,7 @@ class _Link:
         packet_id = _SUBSCRIBE_IDS + 1
         while packet_id in self._awaited:
             packet_id += 1
-        self._await(packet_id, topics)
+        self._await(packet_id, topics if head == _SUBSCRIBE else ())
         parts = [packet_id.to_bytes(2, "big")]
         for topic in topics:
             parts.append(_text(topic))
@@ -920,7 +951,10 @@ class _Link:
     # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
     # does not fit gets a buffer of its own for as long as it takes. Of one above max_message_bytes
     # the beginning is dealt with as if it were whole, up to its acknowledgement, so that the server
-    # does not send it for ever; the rest goes by unread.
+    # does not send it for ever; the rest goes by unread. A topic that does not fit into the fixed
+    # buffer goes by as well; of such a message the packet id behind it is read alone.
+    # What MQTT 3.1.1 forbids ends the connection, as soon as it can be seen: what a broken header
+    # promises may never come.
 
     def _is_readable(self, now):
         """Whether a read is worth its time.
@@ -962,10 +996,20 @@ class _Link:
         """Deal with one packet; False if more of it has to come first."""
         if self._done:
             self._discard()
+        if self._unread:  # a message whose topic went by
+            if self._filled < 2:
+                return False
+            self._write(_packet(_PUBACK, bytes(self._buffer[:2])))
+            self._done = self._unread
+            self._unread = 0
+            return True
         head = self._buffer[0]
         try:
             start, end = self._find_body()
-            if not end or (end > self._filled and not self._is_cut_short(head, start, end)):
+            if not end:
+                return False
+            self._check_header(head, end - start)
+            if end > self._filled and not self._is_cut_short(head, start, end):
                 return False
             self._done = end  # never twice, even if there is no memory for the rest
             self._handle(head, self._buffer[start:end])
@@ -973,7 +1017,7 @@ class _Link:
             self._owner.stats["oversize"] += 1
             self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
-            words = "is TLS wanted?" if head == 0x15 else "unexpected"
+            words = {0x15: "is TLS wanted?", 0x48: "is this HTTP?"}.get(head, "unexpected")
             raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
         return True
 
@@ -995,10 +1039,10 @@ class _Link:
         """
         start, size, byte = 1, 0, 128
         while byte > 127:
-            if start >= self._filled:
-                return start, 0
             if start > 4:
                 raise ValueError
+            if start >= self._filled:
+                return start, 0
             byte = self._buffer[start]
             size |= (byte & 127) << 7 * (start - 1)
             start += 1
@@ -1014,7 +1058,13 @@ class _Link:
         if head & 0xF0 != _PUBLISH:
             raise ValueError
         topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
-        payload = topic_end + (2 if head & _QOS_1 else 0)
+        payload = topic_end + (head & _QOS_1)
+        if payload > end:
+            raise ValueError
+        if payload > self._filled:
+            self._unread = end - topic_end if head & _QOS_1 else 0
+            self._done = end - self._unread
+            raise MemoryError
         if end - payload > self._owner.max_message_bytes:
             return True
         try:
@@ -1025,22 +1075,34 @@ class _Link:
         self._buffer = buffer
         return False
 
-    def _handle(self, head, body):
-        kind = head & 0xF0
-        if (kind == _CONNACK) != (self.state == _CONNECTING):
-            raise ValueError
-        if kind == _CONNACK:
-            self._on_connack(body[1])
-        elif kind == _PUBLISH:
-            self._on_publish(head >> 1 & 3, body)
-        elif kind in (_PUBACK, _SUBACK, _UNSUBACK):
-            self._on_acknowledgement(body)
-        elif kind == _PINGRESP:
-            self._is_pinged = False
+    def _check_header(self, head, size):
+        """What a packet may begin with: sections 2.2.2, 3.3.1 and the fixed headers of chapter 3.
+
+        CONNACK is the first, and only the first. We subscribe to QoS 0 and 1 alone.
+        """
+        if head & 0xF0 == _PUBLISH:  # QoS 0 comes without DUP
+            is_right = head & 14 in (0, _QOS_1, _DUP | _QOS_1)
+        elif head == _SUBACK:
+            is_right = size > 2
         else:
+            is_right = size == (0 if head == _PINGRESP else 2)
+            is_right = is_right and head in (_CONNACK, _PUBACK, _UNSUBACK, _PINGRESP)
+        if not is_right or (head == _CONNACK) != (self.state == _CONNECTING):
             raise ValueError
 
-    def _on_connack(self, code):
+    def _handle(self, head, body):
+        if head == _CONNACK:
+            self._on_connack(body[0], body[1])
+        elif head == _PINGRESP:
+            self._is_pinged = False
+        elif head & 0xF0 == _PUBLISH:
+            self._on_publish(head & _QOS_1, body)
+        else:
+            self._on_acknowledgement(head, body)
+
+    def _on_connack(self, flags, code):
+        if flags > 1:  # section 3.2.2.1
+            raise ValueError
         if code:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
                 self._attempts = _BACKOFF_LAST
@@ -1051,38 +1113,53 @@ class _Link:
             self._request(_SUBSCRIBE, list(self._topics))
         self._move(_ONLINE)
 
-    def _on_publish(self, quality_of_service, body):
+    def _on_publish(self, id_bytes, body):
+        """*id_bytes*: 2, or at QoS 0 none."""
         end = 2 + (body[0] << 8 | body[1])
-        start = end + 2 * quality_of_service
-        if quality_of_service > 1 or start > len(body):
+        start = end + id_bytes
+        if start > len(body):
             raise ValueError
         topic = str(body[2:end], "utf-8")
+        if not topic or "+" in topic or "#" in topic or "\0" in topic:  # sections 3.3.2.1, 1.5.3
+            raise ValueError
+        # 0 is no packet id (section 2.3.1), but ThingsBoard counts on to it from 65535. It counts
+        # its messages of QoS 0, too, which show no id: so any from 32768 on may be the last seen.
+        number = bytes(body[end:start])
+        if number == b"\0\0" and self._last_number < b"\x80":
+            raise ValueError
+        self._last_number = number or self._last_number
         if not self._owner._link_has_room():
             self._owner.stats["unheard"] += 1
             return  # without PUBACK
-        if quality_of_service:
-            self._write(_packet(_PUBACK, bytes(body[end:start])))
+        if number:
+            self._write(_packet(_PUBACK, number))
         if self._done > self._filled:
             raise MemoryError  # the rest goes by unread
         self._owner._link_message(topic, bytes(body[start:]))
 
-    def _on_acknowledgement(self, body):
+    def _on_acknowledgement(self, kind, body):
         self._is_unconfirmed = False
         packet_id = body[0] << 8 | body[1]
         topics = self._awaited.get(packet_id)
         if topics is None:
-            return
-        if packet_id == self._early_id:
+            if packet_id:
+                return  # nobody waits for it any more
+            raise ValueError
+        # Each kind has its ids. SUBACK has a code for each topic, section 3.9.3.
+        if (packet_id < _SUBSCRIBE_IDS) != (kind == _PUBACK) or len(body) != 2 + len(topics):
+            raise ValueError
+        if self._early_id in (0, packet_id):  # else it may be forgotten, whatever came later
             self._early_id = 0
-        if not self._early_id:  # else it may be forgotten, whatever came later
             self._acked_at = ticks_ms()
-        if not topics:  # of a message
+        if kind == _PUBACK:
             self._is_used = True
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
-            if code > 2:
+            if code == 0x80:
                 self._owner.stats["refused_subscriptions"] += 1
                 self._owner._link_error(TBError("subscription refused: " + topic))
+            elif code > 2:
+                raise ValueError
         self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
 
 
@@ -1548,8 +1625,17 @@ class _Reply:
 # --- SharedAttributes: the mirror --------------------------------------------------------------
 
 
+def _json_size(values, key):
+    return len(_json({key: values[key]}))
+
+
 class SharedAttributes:
-    """The last known shared attributes of the device, to be read like a dict."""
+    """The last known shared attributes of the device, to be read like a dict.
+
+    It keeps 256 keys at most, and as many bytes of JSON as `TBDeviceMqttClient.max_message_bytes`.
+    What does not fit any more is counted in ``stats["not_kept"]`` and reported once; subscriptions
+    are told it all the same.
+    """
 
     is_known: bool = False
     """Whether the server has said all that it knows, since `TBDeviceMqttClient.shared` was used."""
@@ -1557,6 +1643,7 @@ class SharedAttributes:
     def __init__(self) -> None:
         self._values: Any = {}  # what the server said
         self._defaults: Any = {}  # for as long as it knows no value
+        self._bytes = 0  # of the values with their keys, as JSON
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key] if key in self._values else self._defaults[key]
@@ -1593,11 +1680,22 @@ class SharedAttributes:
         merged.update(self._values)
         return merged
 
-    def _update(self, changed, deleted):
-        """What the server pushed or answered."""
-        self._values.update(changed)
-        for key in deleted:
-            self._values.pop(key, None)
+    def _update(self, changed, deleted, limit):
+        """What the server pushed or answered; how much of it is not kept, with *limit* bytes."""
+        lost = 0
+        for key in list(changed) + deleted:
+            if key in self._values:
+                self._bytes -= _json_size(self._values, key)
+                del self._values[key]
+            if key not in changed:
+                continue
+            size = _json_size(changed, key)
+            if len(self._values) < _MAX_SHARED and self._bytes + size <= limit:
+                self._values[key] = changed[key]
+                self._bytes += size
+            else:
+                lost += 1
+        return lost
 
     def _compare(self, values):
         """Which of *values* differ from what is known, and which known keys are not among them."""
@@ -1646,7 +1744,10 @@ class _MqttClient:
     request_timeout: float = 10
     """Seconds after which a request without an answer fails with `TBTimeoutError`."""
     max_message_bytes: int = 16384
-    """The longest payload that is accepted or sent; a longer one is thrown away or refused."""
+    """The longest payload that is accepted or sent; a longer one is thrown away or refused.
+
+    So is a message whose topic is longer than about 1,000 bytes. `shared` keeps as much.
+    """
     clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
     user_data: Any
@@ -1703,6 +1804,7 @@ class _MqttClient:
             "unheard": 0,  # thrown away, as nobody polled, and not acknowledged
             "unexpected": 0,  # received, and nobody could use it
             "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
+            "not_kept": 0,  # shared attributes: more than `shared` holds
             "handler_errors": 0,
             "rpc_repeated": 0,  # the same RPC again, answered from memory
             "refused_subscriptions": 0,
@@ -2011,7 +2113,8 @@ class _MqttClient:
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             if not (callbacks and isinstance(error, LookupError)):
                 self.stats["unexpected"] += 1
-                self._log("message on %s ignored: %s", topic, error)
+                # What a server says may be long, and may hold what a terminal takes for commands.
+                self._log("message on %r ignored: %r", topic[:64], str(error)[:64])
 
     # --- _MqttClient: the queue ----------------------------------------------------------------
 
@@ -2190,6 +2293,8 @@ class _MqttClient:
         :raises MMQTTException: there is a connection, which has told its last will
         """
         _check_name("topic", topic, "+#")
+        if self.state in (_CONNECTING, _ONLINE):
+            raise MMQTTException("after connect()")
         payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
         self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
 
@@ -2199,6 +2304,10 @@ class _MqttClient:
 
 class TBDeviceMqttClient(_MqttClient):
     """A device of a ThingsBoard server.
+
+    Call `disconnect` before you drop a client. Otherwise its connection stays open, and the server
+    shows the device online, until the garbage collector finds its socket. After ``os.fork()`` parent
+    and child would share one connection: make the client in the child.
 
     :param str host: name or address of the server
     :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883
@@ -2408,10 +2517,9 @@ class TBDeviceMqttClient(_MqttClient):
         if self._shared is not None and not request.is_call:
             values = result.get("shared", {})
             changed, missing = self._shared._compare(values)
-            self._shared._update(values, ())
             if request.is_for_all:
                 self._shared.is_known = True
-            self._attributes_changed(changed, missing if request.is_for_all else [])
+            self._attributes_changed(values, changed, missing if request.is_for_all else [])
         self._requests.pop(topic, None)
         if request.callback is not None:
             self._call(request.callback, request.leading + (result, None))
@@ -2612,14 +2720,17 @@ class TBDeviceMqttClient(_MqttClient):
         if isinstance(deleted, list) and len(data) == 1:
             for key in deleted:
                 _check_name("key", key)
-            self._attributes_changed({}, deleted)
+            self._attributes_changed({}, {}, deleted)
         else:  # it may be an attribute of that name
-            self._attributes_changed(data, [])
+            self._attributes_changed(data, data, [])
 
-    def _attributes_changed(self, changed, deleted):
-        """Keep it in `shared`, if that is used, and tell the subscriptions."""
+    def _attributes_changed(self, values, changed, deleted):
+        """Keep *values* in `shared`, if that is used, and tell the subscriptions what *changed*."""
         if self._shared is not None:
-            self._shared._update(changed, deleted)
+            lost = self._shared._update(values, deleted, self.max_message_bytes)
+            if lost and not self.stats["not_kept"]:
+                self._link_error(TBError("shared is full: %d attributes are not kept" % lost))
+            self.stats["not_kept"] += lost
         if changed:
             self._tell_watches(changed, changed)
         if deleted:
@@ -2669,7 +2780,11 @@ class TBDeviceMqttClient(_MqttClient):
         return register
 
     def _on_rpc_request(self, topic, payload):
-        request_id = int(topic[len(self._topics[_RPC_REQUEST]) :])
+        request_id = topic[len(self._topics[_RPC_REQUEST]) :]
+        _check_size("request id", len(request_id), 10)  # of ThingsBoard's 31 bits
+        if not request_id.encode().isdigit():  # of a str digits of other alphabets, too
+            raise ValueError("request id")
+        request_id = int(request_id)
         request = loads(payload)  # first: without memory for it, it has to come again
         method = request.get("method")
         _check_name("method", method)

@@ -147,7 +147,7 @@ STREAM = st.lists(
     st.one_of(
         st.tuples(SIZES, st.integers(0, 1), st.integers(1, 65535)),  # a message
         st.builds(mqtt311.puback, st.integers(1, 65535)),
-        st.builds(mqtt311.suback, st.integers(0, 65535), st.just(b"\x01")),
+        st.builds(mqtt311.suback, st.integers(1, 65535), st.just(b"\x01")),
         st.just(mqtt311.pingresp()),
     ),
     max_size=12,
