@@ -445,7 +445,7 @@ def test_unsubscribe_is_told_to_the_server(server, client, device):
     assert not device.subscriptions
 
 
-@pytest.mark.parametrize("topic", ["never/subscribed", "a", "a/b/c", "+", "#", ""])
+@pytest.mark.parametrize("topic", ["never/subscribed", "a", "a/b/c", "+", "#"])
 def test_an_unknown_topic_is_no_error(broker, free, topic):
     notes = Notes()
     free.unsubscribe(topic)
