@@ -6,7 +6,8 @@
     python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
     python3 run.py test [pytest args]   lint, types and all tests; with arguments pytest alone
     python3 run.py bench [names]        the benchmarks
-    python3 run.py lint                 ruff and mypy
+    python3 run.py lint                 ruff, mypy and shape
+    python3 run.py shape [files]        how large and how branched functions and classes are
     python3 run.py bundle [--help]      the files of a release from which circup installs
 
 The first run makes `.venv` beside this file. MINIMQTT=7.8.0 in the environment picks a MiniMQTT.
@@ -18,6 +19,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,44 @@ TOOLS = "requirements-test.txt"
 IN_CI = os.environ.get("CI") == "true"
 MINIMQTT = os.environ.get("MINIMQTT", "newest")
 OLDEST_PYTHON = (3, 9)
+INTERRUPTED = 128 + 2  # SIGINT, as a shell tells it
+NOBODY_READS = 128 + 13  # SIGPIPE
+TIDYING_S = 10  # for a program that was interrupted, then it is killed
+
+# --- other programs: their exit statuses --------------------------------------------------------
+
+
+def call(command, **options):
+    """For a program that tidies up on Ctrl-C, which it gets from the terminal as we do."""
+    program = subprocess.Popen(command, **options)
+    try:
+        return program.wait()
+    except KeyboardInterrupt:
+        try:
+            program.wait(TIDYING_S)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            program.kill()
+        raise
+
+
+def call_apart(command, **options):
+    """For a program that would answer Ctrl-C with a traceback: it gets none, we end it."""
+    program = subprocess.Popen(
+        command,
+        start_new_session=True,  # Windows has another word for it
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        **options,
+    )
+    try:
+        return program.wait()
+    except KeyboardInterrupt:
+        if os.name == "nt":
+            program.terminate()
+        else:
+            os.killpg(program.pid, signal.SIGTERM)  # with those that it has started
+        program.wait()
+        raise
+
 
 # --- environment: .venv and what is in it -------------------------------------------------------
 
@@ -41,22 +81,24 @@ def enter(*files):
         return
     command = [str(PYTHON), str(ROOT / "run.py"), *sys.argv[1:]]
     if os.name == "nt":  # execv returns to the shell at once there
-        sys.exit(subprocess.call(command))
+        try:
+            sys.exit(call(command))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)  # the other one has told it
     sys.stdout.flush()
     os.execv(command[0], command)
 
 
 def prepare(files):
     stamp = VENV / ("ready-" + fingerprint(files))
-    fits = has_this_python()
-    if fits and stamp.exists():
+    if stamp.exists() and has_this_python():
         return
     print("Installing into", VENV, "(the first time, or because a requirement changed)", flush=True)
-    if not fits:
+    for old in VENV.glob("ready-*"):
+        old.unlink()  # from here on nothing is complete
+    if not has_this_python(and_can="import pip._internal.cli.main"):
         make_venv()
     install(files)
-    for old in VENV.glob("ready-*"):
-        old.unlink()
     # Whoever has the tools has the library's own requirements too: no second installation.
     for count in range(1, len(files) + 1):
         (VENV / ("ready-" + fingerprint(files[:count]))).touch()
@@ -69,9 +111,12 @@ def fingerprint(files):
     return digest.hexdigest()[:16]
 
 
-def has_this_python():
-    """Whether `.venv` is there, works, and is of the Python that runs this file."""
-    code = "import sys; print(sys.version_info[:2])"
+def has_this_python(and_can="pass"):
+    """Whether `.venv` is there, of the Python that runs this file, and can execute *and_can*.
+
+    One that was interrupted while it was made has a Python, and no pip or a part of it.
+    """
+    code = "import sys; %s; print(sys.version_info[:2])" % and_can
     try:
         answer = subprocess.run(
             [str(PYTHON), "-c", code], capture_output=True, text=True, check=False
@@ -88,7 +133,7 @@ def make_venv():
             "elsewhere: install the full Python of your system."
         )
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
-    if subprocess.call(command):
+    if call_apart(command):
         sys.exit("Could not make %s. Is the disk full, or the folder not yours?" % VENV)
 
 
@@ -98,7 +143,7 @@ def install(files):
         command += ["-r", str(ROOT / name)]
     if MINIMQTT != "newest":
         command.append("adafruit-circuitpython-minimqtt==" + MINIMQTT)
-    if subprocess.call(command):
+    if call_apart(command):
         sys.exit("pip could not install %s (its words are above)." % " and ".join(files))
 
 
@@ -118,24 +163,31 @@ def fetch_mosquitto():
     apt += ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     install = [*apt, "install", "-y", "--no-install-recommends", "mosquitto"]
     nowhere = subprocess.DEVNULL
-    if subprocess.call([*apt, "update"], stdout=nowhere) or subprocess.call(
-        install, stdout=nowhere
-    ):
+    if call([*apt, "update"], stdout=nowhere) or call(install, stdout=nowhere):
         print("apt-get could not install mosquitto (its words are above).", flush=True)
 
 
 # --- commands: each returns an exit status ------------------------------------------------------
 
 
-def call_tool(*arguments):
-    return subprocess.call([sys.executable, "-m", *arguments], cwd=str(ROOT))
+def call_tool(*arguments, how=call_apart):
+    return how([sys.executable, "-m", *arguments], cwd=str(ROOT))
+
+
+def call_pytest(*arguments):
+    return call_tool("pytest", *arguments, how=call)
 
 
 def lint(arguments):
     """Run every checker, also when one before has failed: one run shows all there is to mend."""
     if arguments:
         return usage("lint takes no arguments")
-    checkers = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+    checkers = (
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("tools.shape",),
+    )
     failed = [" ".join(checker) for checker in checkers if call_tool(*checker)]
     if failed:
         print("FAILED:", ", ".join(failed), file=sys.stderr, flush=True)
@@ -145,9 +197,9 @@ def lint(arguments):
 def test(arguments):
     fetch_mosquitto()
     if arguments:
-        return call_tool("pytest", *arguments)
+        return call_pytest(*arguments)
     lint_status = lint([])
-    status = call_tool("pytest")  # last, so that its summary is
+    status = call_pytest()  # last, so that its summary is
     if lint_status:
         print("lint FAILED, see the top of this output", file=sys.stderr, flush=True)
     return status or lint_status
@@ -165,6 +217,10 @@ def bundle(arguments):
     return run_script("tools/bundle.py", arguments)
 
 
+def shape(arguments):
+    return run_script("tools/shape.py", arguments)
+
+
 def run_script(name, arguments):
     """Run a script of ours; imports find the library and the examples, in its children too."""
     paths = [str(ROOT), str(ROOT / "examples"), str(ROOT / "tests")]
@@ -172,10 +228,7 @@ def run_script(name, arguments):
     inherited = [path for path in (os.environ.get("PYTHONPATH"),) if path]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths + inherited)
     sys.argv = [str(ROOT / name), *arguments]
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    except KeyboardInterrupt:
-        return 130
+    runpy.run_path(sys.argv[0], run_name="__main__")
     return 0
 
 
@@ -185,6 +238,7 @@ COMMANDS = {  # name: what does it, what it needs
     "bench": (bench, (LIBRARY, TOOLS)),
     "lint": (lint, (LIBRARY, TOOLS)),
     "bundle": (bundle, ()),
+    "shape": (shape, ()),
 }
 
 
@@ -208,5 +262,30 @@ def main(arguments):
     return command(arguments[1:])
 
 
+def main_or_quiet_end(arguments):
+    """Ctrl-C, and a reader that leaves (``| head``), are no errors: no traceback."""
+    try:
+        try:
+            return main(arguments)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        if somebody_reads():  # then it was another pipe, or a socket
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed once more at exit
+        return NOBODY_READS
+
+
+def somebody_reads():
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main_or_quiet_end(sys.argv[1:]))

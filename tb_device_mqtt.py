@@ -67,6 +67,14 @@ except ImportError:  # MicroPython alone has that, and has no nanoseconds
         return time.monotonic_ns() // 1000000
 
 
+try:
+    from _thread import get_ident as _thread_id
+except ImportError:  # boards have one thread
+
+    def _thread_id() -> int:
+        return 0
+
+
 gc.collect()  # a board's memory never moves: what the imports left would lie between what stays
 
 # --- words: topics ----------------------------------------------------------------------------
@@ -126,7 +134,7 @@ _OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
 _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
-_LATE_MS = const(100)  # readings that waited so long tell their own time
+_APART_MS = const(2)  # readings that leave closer to each other may get one time on the server
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
@@ -141,6 +149,13 @@ _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's sma
 _SHARED_TIMEOUT_S = const(300)  # sooner, answers above max_message_bytes would cost air time
 _RPC_MEMORY = const(4)  # answered RPCs that are remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
+_EVENTS_MS = const(100)  # in one poll no further handler is called after so long
+_UNATTENDED_MS = const(2000)  # without a poll, sending takes over what the poll does for the link
+_MOVE_MS = const(5)  # between two looks at the link by calls that send
+_STALL_MS = const(2000)  # so long without an acknowledgement a full queue is waited for
+_ATTEMPT_BYTES = const(4096)  # what TCP and CONNECT need, and
+_TLS_BYTES = const(17408)  # TLS, in one piece: a record of 16 KB and its frame
+_FAREWELL_MS = const(500)  # for the server to close after DISCONNECT
 
 _TIMER_MS = const(100)
 _CONNACK_TIMEOUT_MS = const(10000)
@@ -202,12 +217,14 @@ def _text(text):
 
 def _packet(head, *parts):
     """A control packet: first byte, remaining length (section 2.2.3), *parts*."""
-    size = sum(map(len, parts))
+    size = 0
+    for part in parts:
+        size += len(part)
     header = bytes((head,))
     while size > 127:
         header += bytes((size & 127 | 128,))
         size >>= 7
-    return b"".join((header + bytes((size,)),) + parts)
+    return b"".join((header, bytes((size,))) + parts)
 
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
@@ -384,7 +401,7 @@ def _check_topic(topic, is_filter=False):
         if "+" in level or "#" in level:
             is_wrong = is_wrong or len(level) > 1 or not is_filter
     if is_wrong:
-        wanted = "a filter: + or # alone in a level, # last" if is_filter else "without + and #"
+        wanted = "without + and #; in a filter each alone in its level, # last"
         raise ValueError(_must_be("topic", wanted, topic))
 
 
@@ -450,7 +467,7 @@ def _tls_context(tls, context):
         with open(tls) as file:
             authorities = file.read()
     except OSError as error:  # without its text, in which a token may stand
-        raise OSError(error.errno, "tls must be the path of a CA file") from None
+        raise OSError(error.errno, "tls must be a path to a CA file") from None
     if sys.implementation.name == "cpython":
         return ssl.create_default_context(cadata=authorities)  # these alone, not the system's too
     context = ssl.create_default_context()
@@ -608,6 +625,7 @@ class _Link:
         self._attempts = 0  # since a connection lasted
         self._sends_early = True  # packets leave behind CONNECT, before its CONNACK
         self._topics = {}  # filter -> QoS
+        self._last_topic = self._last_topic_text = None  # of a PUBLISH; as text and encoded
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
         self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
@@ -625,6 +643,7 @@ class _Link:
         self._next_id = _SUBSCRIBE_IDS + 1  # of a SUBSCRIBE or UNSUBSCRIBE
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
         self._is_used = False  # a message was acknowledged
+        self._is_unconfirmed = False  # QoS 0 left behind the last acknowledgement
         self._unsent.clear()
         self._first_sent = 0  # bytes of the first packet that have gone
         self._buffer = self._own_buffer
@@ -652,15 +671,30 @@ class _Link:
             self._attempts = 0
             self._move(_WAITING)
 
-    def stop(self):
-        """Send DISCONNECT if that can be done at once, and close."""
+    def stop(self, farewell_ms=0):
+        """Send DISCONNECT if that can be done at once, and close.
+
+        A socket that is closed while something is there to be read resets the connection, and what
+        the server has not read yet is lost. So as long as it has not confirmed all that was sent it
+        is given *farewell_ms* to close first.
+        """
         if self.state == _STOPPED:
             return
         if self._socket is not None:
             self._write(_packet(_DISCONNECT))
+            if self._awaited or self._is_unconfirmed:
+                self._read_to_end(farewell_ms)
         self._close(_STOPPED)
 
-    def poll(self):
+    def _read_to_end(self, limit_ms):
+        """Throw away what comes until the server closes."""
+        since = ticks_ms()
+        while self._fault is None and ticks_diff(ticks_ms(), since) < limit_ms:
+            if self._call_socket(self._socket.recv_into, self._buffer) == 0:
+                return
+            time.sleep(0.02)
+
+    def poll(self, may_connect=True):
         """Move on by as much as can be done without waiting. Raises no network error."""
         try:
             if not self._is_told:
@@ -668,6 +702,8 @@ class _Link:
                 self._is_told = True
             if self._socket is not None:
                 self._poll_socket()
+            elif not may_connect:
+                return
             elif self.state == _CONNECTING:
                 self._open()  # announced at the poll before
             elif self.state == _WAITING and ticks_diff(ticks_ms(), self._due) >= 0:
@@ -839,13 +875,25 @@ class _Link:
         """Whether a packet waits for the socket."""
         return len(self._unsent) > 0
 
+    def is_online(self):
+        return self.state == _ONLINE
+
+    def bytes_to_connect(self):
+        """Memory in one piece that an attempt needs."""
+        return _TLS_BYTES if self._is_ssl else _ATTEMPT_BYTES
+
     def publish(self, topic, payload, flags, packet_id):
         """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
         identifier = b""
         if flags & _QOS_1:
             identifier = packet_id.to_bytes(2, "big")
             self._await(packet_id)
-        self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
+        else:
+            self._is_unconfirmed = True
+        if topic is not self._last_topic:  # it rarely changes; encoding it takes memory
+            self._last_topic_text = _text(topic)
+            self._last_topic = topic
+        self._write(_packet(_PUBLISH | flags, self._last_topic_text, identifier, payload))
 
     def subscribe(self, topics):
         """Subscribe now and after each connect to *topics*, filter -> QoS; the packet id."""
@@ -873,7 +921,9 @@ class _Link:
         packet_id = self._next_id
         if not topics:
             return packet_id  # while offline that of the SUBSCRIBE to come
-        self._next_id = packet_id % 0xFFFF + 1 | _SUBSCRIBE_IDS
+        self._next_id = (
+            packet_id % 0xFFFF + 1 | _SUBSCRIBE_IDS
+        )  # the one above the last is the first
         self._await(packet_id, list(topics))
         parts = [packet_id.to_bytes(2, "big")]
         for topic in topics:
@@ -900,7 +950,9 @@ class _Link:
     def _flush(self):
         """Send until the socket has no room."""
         while self._unsent and self._fault is None:
-            data = self._unsent[0][self._first_sent :]
+            data = self._unsent[0]
+            if self._first_sent:
+                data = data[self._first_sent :]
             if self._is_airlift:
                 data = data[:_SPI_SLICE_BYTES]
             if self._is_wiznet:
@@ -976,7 +1028,7 @@ class _Link:
         """Take some packets, and read where the buffer has no whole one."""
         self._may_hold_more = True
         for _ in range(_WORK_PER_POLL):
-            is_stuck = len(self._unsent) > 2 * _MAX_UNSENT or not self._owner._link_has_room()
+            is_stuck = len(self._unsent) > 2 * _MAX_UNSENT or self._owner._link_is_held()
             if is_stuck and self.state == _ONLINE:
                 return  # what comes has nowhere to go: TCP holds the server back meanwhile
             if self._take_packet():
@@ -1015,7 +1067,8 @@ class _Link:
         """Move what follows the bytes that nobody needs to the start of the buffer."""
         gone = min(self._done, self._filled)
         left = self._filled - gone
-        self._buffer[:left] = self._buffer[gone : self._filled]
+        if left:
+            self._buffer[:left] = self._buffer[gone : self._filled]
         self._filled = left
         self._done -= gone
         if not left:
@@ -1091,6 +1144,9 @@ class _Link:
         if quality_of_service > 1 or start > len(body):
             raise ValueError
         topic = str(body[2:end], "utf-8")
+        if not self._owner._link_has_room():
+            self._owner.stats["unheard"] += 1
+            return  # without PUBACK
         if quality_of_service:
             self._write(_packet(_PUBACK, bytes(body[end:start])))
         if self._done > self._filled:
@@ -1098,6 +1154,7 @@ class _Link:
         self._owner._link_message(topic, bytes(body[start:]), flags)
 
     def _on_acknowledgement(self, body):
+        self._is_unconfirmed = False
         packet_id = body[0] << 8 | body[1]
         topics = self._awaited.get(packet_id)
         if topics is None:
@@ -1120,7 +1177,11 @@ class _Link:
 # `report` is called then, and when an entry is dropped. When the connection is lost, all begin
 # again from the front. From then on the front travels alone until it is acknowledged: so a message
 # after which the server hangs up is found, and dropped after some losses, and the others go on.
-# Readings that had to wait tell their own time and travel together.
+# The server keeps one value of a key for each millisecond, the last. So only a reading that leaves
+# alone and at once gets the server's time; every other one (that waited, that follows another
+# within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
+# board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
+# Before a packet leaves the gates of companions are asked; a closed one holds all that waits.
 
 
 class _Message:
@@ -1135,7 +1196,8 @@ class _Message:
         self.is_telemetry = is_telemetry
         self.is_timed = is_timed  # its readings have a time of their own
         self.is_queued = False
-        self.captured_ms = 0  # when its first reading was handed over
+        self.put_at = 0  # ticks
+        self.captured_ms = 0  # of telemetry: likewise, on a clock that never wraps
         self.packet_id = 0  # of the packet that it left in; readings may share one
 
     def size(self):
@@ -1144,6 +1206,10 @@ class _Message:
         for part in self.parts:
             size += len(part)
         return size
+
+    def stamped_size(self):
+        """At most, with a time for each reading."""
+        return self.size() + len(self.parts) * _STAMP_BYTES
 
     def payload(self):
         """What leaves if it leaves as it is."""
@@ -1158,6 +1224,49 @@ class _Message:
         return True
 
 
+def _telemetry(data, topic, flags, limit, packs, left_out):
+    """Messages of what `send_telemetry` takes, of at most *limit* bytes.
+
+    Readings with and without a time travel apart; several without only if *packs*: without times
+    the server would keep one value of each key.
+    """
+    if not isinstance(data, (list, tuple)):
+        data = (data,)
+    if not data:
+        raise ValueError(_must_be("data", "a dict or a list of dicts", data))  # never acknowledged
+    messages = []
+    for reading in data:
+        ts, values = _split_reading(reading)
+        name = "data" if ts is None else "values"
+        for text in _objects(name, values, limit - _STAMP_BYTES, left_out):
+            may_join = messages and (packs or ts is not None)
+            if not (may_join and messages[-1].extend(ts, text, limit)):
+                messages.append(_Message(topic, [], flags, True, ts is not None))
+                messages[-1].extend(ts, text, limit)
+    return messages
+
+
+def _data_points(messages):
+    """What ThingsBoard's rate limits count as such: keys of all readings, or of attributes."""
+    points = 0
+    for message in messages:
+        if message.topic.split("/")[-1] in ("telemetry", "attributes", "t", "a"):
+            for part in message.parts:
+                points += _count_keys(part)
+    return points
+
+
+def _count_keys(payload):
+    try:
+        readings = loads(payload)
+        count = 0
+        for reading in readings if isinstance(readings, list) else (readings,):
+            count += len(_split_reading(reading)[1])
+        return count
+    except (TypeError, ValueError):
+        return 0  # published by the program, and no reading
+
+
 def _join(texts):
     """A JSON array of what are JSON texts already."""
     return b"[%s]" % b",".join(texts)
@@ -1166,14 +1275,18 @@ def _join(texts):
 class _Outbox:
     """The bounded queue. *report*(message, reason) is called when an entry ends."""
 
-    def __init__(self, link, owner, max_size, max_bytes, gates):
+    def __init__(self, link, owner, max_size, max_bytes, stamp, gates):
         self._link = link
         self._owner = owner
         self._max_size = max_size
         self._max_bytes = max_bytes
+        self._stamp_mode = stamp  # "late", "always" or "never", see `TBDeviceMqttClient`
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
+        self._left_at = ticks_ms()  # when a reading left that did not tell its time
+        self._clock_seen_at = self._left_at  # see `knows_time`
+        self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
         self._epoch_ms = 0  # see `_is_clock_set`
         self._entries = []
         self._in_flight = 0  # entries, at the front
@@ -1204,13 +1317,44 @@ class _Outbox:
         message.id = self.new_id()
         message.flags &= ~_DUP  # a request or a reply may have been here before
         message.is_queued = True
+        message.put_at = ticks_ms()
         if message.is_telemetry:  # a time that no other reading has
             message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
             self._last_captured_ms = message.captured_ms + len(message.parts) - 1
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
-            self._drop(message if gives_way else self._choose_victim(), "queue full")
+            self._drop(message if gives_way else self._choose_victim(), self._fullness())
+
+    def has_room(self, count, size):
+        """Whether *count* messages of *size* bytes together fit beside what is there."""
+        return (
+            len(self._entries) + count <= self._max_size
+            and self._bytes + size + count * _OVERHEAD_BYTES <= self._max_bytes
+        )
+
+    def check_room(self, messages):
+        """What would not even fit into an empty queue is refused as a whole.
+
+        :raises ValueError: it names the limit
+        """
+        size = sum(map(_Message.size, messages)) + len(messages) * _OVERHEAD_BYTES
+        if len(messages) > self._max_size:
+            words = (len(messages), "messages", "queue_size", self._max_size)
+        elif size > self._max_bytes:
+            words = (size, "bytes", "queue_bytes", self._max_bytes)
+        else:
+            return
+        raise ValueError("%d %s do not fit into the queue (%s=%d)" % words)
+
+    def _fullness(self):
+        """Why a message is dropped; the limit is named."""
+        if self._bytes > self._max_bytes:
+            limit = "queue_bytes=%d" % self._max_bytes
+        else:
+            limit = "queue_size=%d" % self._max_size
+        words = "queue full: %d messages, %s" % (len(self._entries) - 1, limit)
+        return words + self._owner.why_offline()
 
     def _choose_victim(self):
         """The oldest telemetry; what waits before what is in flight. Without any, what waits."""
@@ -1219,6 +1363,21 @@ class _Outbox:
             if message.is_telemetry:
                 return message
         return waiting[0]
+
+    def shrink(self):
+        """Let a quarter of the readings that wait go: their memory is needed to connect."""
+        for _ in range(len(self._entries) // 4 + 1):
+            if self.is_waiting() and self._choose_victim().is_telemetry:
+                self._drop(self._choose_victim(), "too little memory left to connect")
+
+    def has_place(self):
+        """Whether a reply would find a place: room, or telemetry that gives way."""
+        if self.has_room(1, 0):
+            return True
+        for message in self._entries:
+            if message.is_telemetry:
+                return True
+        return False
 
     def _drop(self, message, reason):
         self._owner.stats["dropped"] += 1
@@ -1245,25 +1404,50 @@ class _Outbox:
         return waiting > 0 if message is None else message in self._entries[self._in_flight :]
 
     def flush(self):
-        """Send as much as window, socket, gates and memory allow."""
+        """Send as much as window, socket, clock, gates and memory allow."""
         window = 1 if self._failures else _WINDOW
         try:
             while self._in_flight < min(window, len(self._entries)) and self._link.can_send():
-                if not self._send_next():
+                if not self._send_next(self._entries[self._in_flight]):
                     break
         except MemoryError as error:  # a later poll tries the front alone, which takes least
             self._failures = self._failures or 1
             self._owner.last_error = error
 
-    def _send_next(self):
-        """Send the next message, or late readings as one packet; False if a gate is closed."""
-        first = self._entries[self._in_flight]
-        batch, payload = self._next_batch(first)
-        if self._gates and not self._pass_gates(first.topic, batch):
-            return False
+    def is_moving(self):
+        """Whether room is to be expected: acknowledgements come, or the socket takes bytes."""
+        is_slow = ticks_diff(ticks_ms(), self._progress_at) >= _STALL_MS
+        return not is_slow and (self._in_flight > 0 or self._link.is_sending())
+
+    def _send_next(self, first):
+        """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
         packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
+        is_bare = first.is_telemetry and not self._has_time(first)
+        if self._is_in_flight(packet_id) or (is_bare and self._is_too_close()):
+            return False
+        batch = self._next_batch(first)
+        points = self._gates and _data_points(batch)
+        if not self._may_send(first.topic, points):
+            return False
+        is_plain = len(batch) == 1 and not self._needs_time(first)
+        payload = first.payload() if is_plain else self._stamp(batch)
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        self._owner.stats["resent" if first.flags & _DUP else "sent"] += 1
+        if is_bare:
+            self._left_at = ticks_ms()
+        self._note_sent(batch, packet_id, points)
+        return True
+
+    def _may_send(self, topic, points):
+        """Ask the gates. An error of one is counted, and no objection."""
+        for gate in self._gates:
+            if not self._owner._call(gate.may_send, (topic, points)):
+                return False
+        return True
+
+    def _note_sent(self, batch, packet_id, points):
+        if not self._in_flight:
+            self._progress_at = ticks_ms()
+        self._owner.stats["resent" if batch[0].flags & _DUP else "sent"] += 1
         for message in batch:
             message.packet_id = packet_id
             if message.flags & _QOS_1:
@@ -1271,71 +1455,95 @@ class _Outbox:
             else:
                 self.remove(message)
                 self._owner._message_ended(message, None)
-        return True
+        for gate in self._gates:
+            self._owner._call(gate.sent, (batch[0].topic, points))
+
+    def _has_time(self, message):
+        """Whether it is telemetry that tells its time: one of its own, or the one of capture."""
+        return message.is_timed or self._needs_time(message)
+
+    def _is_in_flight(self, packet_id):
+        """Whether the id is still in use: since that packet left, ids have begun again."""
+        for place in range(self._in_flight):  # a slice would take memory for each message
+            if self._entries[place].packet_id == packet_id:
+                return True
+        return False
+
+    def _needs_time(self, message):
+        """Whether it is untimed telemetry that tells its time of capture."""
+        if message.is_timed or not message.is_telemetry:
+            return False
+        now = ticks_ms()
+        is_alone = (
+            self._stamp_mode != "always"
+            and self._link.is_online()
+            and not message.flags & _DUP
+            and ticks_diff(now, message.put_at) < _APART_MS
+            and ticks_diff(now, self._left_at) >= _APART_MS
+        )
+        return not is_alone and self.knows_time()
+
+    def _is_too_close(self):
+        """Whether the server could give one time to the next reading and the one before it."""
+        if not self._link.is_online():
+            return self._in_flight > 0
+        return ticks_diff(ticks_ms(), self._left_at) < _APART_MS
+
+    def settle(self):
+        """CONNACK came: the server takes what left before it just now."""
+        if self._in_flight:
+            self._left_at = ticks_ms()
 
     def _next_batch(self, first):
-        """What travels in the next packet: a list of messages, and the payload.
-
-        If *first* is late, these are as many late readings as fit, each with its time.
-        """
-        if not self._is_late(first):
-            return [first], first.payload()
-        batch, readings, room = [], [], min(_BATCH_BYTES, self.limit())
-        for message in self._entries[self._in_flight :]:
-            room -= message.size() + len(message.parts) * _STAMP_BYTES
-            is_alike = message.flags == first.flags and self._is_late(message)
-            if batch and (room <= 0 or not is_alike):
+        """The messages of the next packet: *first*, or if it tells its time more of that kind."""
+        batch = [first]
+        if self._failures or not self._has_time(first):
+            return batch
+        room = min(_BATCH_BYTES, self.limit()) - first.stamped_size()
+        for message in self._entries[self._in_flight + 1 :]:
+            room -= message.stamped_size()
+            if room <= 0 or message.flags != first.flags or not self._has_time(message):
                 break
             batch.append(message)
+        return batch
+
+    def _stamp(self, batch):
+        """The payload of readings that tell their times."""
+        readings = []
+        for message in batch:
             ts = self._epoch_ms + message.captured_ms
             for part in message.parts:
                 readings.append(part if message.is_timed else _stamped(ts, part))
-                ts += 1  # of two values of a key at one time the server keeps the last
-            if self._failures:
-                break
-        return batch, _join(readings)
+                ts += 1
+        return _join(readings)
 
-    def _is_late(self, message):
-        """Whether it is telemetry that waited, and times are known."""
-        if not message.is_telemetry or _now_ms() - message.captured_ms < _LATE_MS:
-            return False
-        return self._is_clock_set()
-
-    def _is_clock_set(self):
-        """Whether times are known, and if so what makes a monotonic time a ThingsBoard ``ts``.
+    def knows_time(self):
+        """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
 
         Three clocks: `_now_ms` counts milliseconds from some start and is never set; `time.time()`
         is set, at the start of the board or later, and has whole seconds only; the difference of
         both is kept. An example: at 500 ms a reading is taken, at 60,500 ms the clock is set to
         1,700,000,100 s. The difference is 1,700,000,039,500 ms, the reading's ts 1,700,000,040,000.
         The difference stays as it is unless the clock is set anew: it would change by up to a
-        second each time, and readings must not move against each other.
+        second each time, and readings must not move against each other. The clock is looked at
+        once a second, as that takes memory.
         """
+        now = ticks_ms()
+        if self._epoch_ms and ticks_diff(now, self._clock_seen_at) < 1000:
+            return self._stamp_mode != "never"
+        self._clock_seen_at = now
         now_s = time.time()
         if now_s >= _CLOCK_SET_S:
             epoch_ms = int(now_s * 1000) - _now_ms()
             if abs(epoch_ms - self._epoch_ms) > _CLOCK_STEP_MS:
                 self._epoch_ms = epoch_ms
-        return self._epoch_ms > 0
-
-    def _pass_gates(self, topic, batch):
-        """Ask every gate; if none objects, tell them that the messages leave."""
-        points = 0  # data points as ThingsBoard counts them: the keys of all readings
-        for message in batch:
-            for part in message.parts:
-                values = loads(part)
-                points += len(values["values"] if message.is_timed else values)
-        for gate in self._gates:
-            if not gate.may_send(topic, points):
-                return False
-        for gate in self._gates:
-            gate.sent(topic, points)
-        return True
+        return self._epoch_ms > 0 and self._stamp_mode != "never"
 
     # --- _Outbox: what the link reports --------------------------------------------------------
 
     def acknowledge(self, packet_id):
         """PUBACK: what left in that packet is delivered."""
+        self._progress_at = ticks_ms()
         for message in self._entries[: self._in_flight]:
             if message.packet_id == packet_id:
                 self._owner.stats["acknowledged"] += 1
@@ -1407,6 +1615,9 @@ class _Reply:
 class SharedAttributes:
     """The last known shared attributes of the device, to be read like a dict."""
 
+    is_known: bool = False
+    """Whether the server has said all that it knows, since `TBDeviceMqttClient.shared` was used."""
+
     def __init__(self) -> None:
         self._values: Any = {}  # what the server said
         self._defaults: Any = {}  # for as long as it knows no value
@@ -1475,6 +1686,19 @@ class _Watch:
 # the list of events. connect() starts the link; it stays in charge until disconnect().
 
 
+def _print_error(error):
+    """Show it as an uncaught exception is shown."""
+    try:
+        from traceback import print_exception
+    except ImportError:  # MicroPython
+        sys.print_exception(error)  # type: ignore[attr-defined]
+        return
+    try:
+        print_exception(error)  # type: ignore[call-arg]
+    except TypeError:  # CPython 3.9
+        print_exception(type(error), error, getattr(error, "__traceback__", None))
+
+
 class _MqttClient:
     """The part of `TBDeviceMqttClient` that has never heard of ThingsBoard."""
 
@@ -1490,7 +1714,7 @@ class _MqttClient:
     clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
     user_data: Any
-    """Handed to the five callbacks below as their second argument."""
+    """Handed to the callbacks below as their second argument."""
     idle: Optional[Callable[[], Any]]
     """Called while `connect`, `wait_for_msg` and `flush` wait, for example to feed a watchdog."""
     on_connect: Optional[Callable[..., Any]] = None
@@ -1536,7 +1760,9 @@ class _MqttClient:
     _inbound_method: Callable[..., Any]  # what takes a message; a LookupError: nobody waits for it
     _is_needed: Callable[..., Any]  # whether a topic is subscribed to for its own purposes
 
-    def __init__(self, settings, network, quality_of_service, queue_size, queue_bytes, logger):
+    def __init__(
+        self, settings, network, quality_of_service, queue_size, queue_bytes, stamp, logger
+    ):
         if sys.implementation.name != "cpython":
             gc.collect()  # as after the imports
         self.state = _STOPPED
@@ -1551,6 +1777,7 @@ class _MqttClient:
             "dropped": 0,
             "left_out": 0,  # keys, with strict=False
             "received": 0,
+            "unheard": 0,  # thrown away, as nobody polled, and not acknowledged
             "unexpected": 0,  # received, and nobody could use it
             "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
             "handler_errors": 0,
@@ -1562,6 +1789,9 @@ class _MqttClient:
         self._inbox_count = 0  # messages among the events
         self._is_delivering = False
         self._is_telling_drop = False
+        self._is_loss_told = False  # on the console, since the last connect
+        self._thread = None  # the one that may use this client
+        self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
         self._logger = logger and logger.warning
         self._pollers = []  # of companions
         self._keepers = []
@@ -1569,7 +1799,7 @@ class _MqttClient:
         self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
         self._quality_of_service = quality_of_service
         self._link: Any = _Link(self, settings, *network)
-        self._outbox = _Outbox(self._link, self, queue_size, queue_bytes, self._gates)
+        self._outbox = _Outbox(self._link, self, queue_size, queue_bytes, stamp, self._gates)
 
     # --- _MqttClient: connect and poll ---------------------------------------------------------
 
@@ -1591,6 +1821,7 @@ class _MqttClient:
         """
         if timeout is not None:
             _check_number("timeout", timeout, 0, 86400)
+        self._check_thread()
         link = self._link
         link.start()
         if timeout == 0:
@@ -1602,11 +1833,20 @@ class _MqttClient:
                 return self.connected
         raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
-    def disconnect(self) -> None:
-        """Send DISCONNECT and close. What is queued stays queued; requests fail. Twice: no harm."""
-        self._link.stop()
-        self._deliver()
-        self._deliver()  # what the handlers did to the log
+    def disconnect(self, timeout: float = 2) -> None:
+        """Send what is queued if that can be done soon, say DISCONNECT and close.
+
+        :param timeout: seconds for what is queued to be acknowledged, if online. 0: at once
+
+        What is left stays queued; requests fail. Twice: no harm.
+        """
+        _check_number("timeout", timeout, 0, 86400)
+        self._check_thread()
+        if self.connected and timeout:
+            self.flush(timeout)
+        self._link.stop(_FAREWELL_MS if self.connected and timeout else 0)
+        for _ in range(2):  # what is told, and what the handlers did to the log
+            self._deliver(86400000)
 
     def __enter__(self) -> "TBDeviceMqttClient":
         self.connect()
@@ -1624,22 +1864,49 @@ class _MqttClient:
         than some milliseconds, see `connect_timeout`.
 
         :return: how many messages were handled
-        :raises: nothing; see `last_error`, `stats` and the callbacks. A message is acknowledged
-            before its handler runs
+        :raises: nothing but the RuntimeError of a second thread; see `last_error`, `stats` and the
+            callbacks. A message is acknowledged before its handler runs
         """
+        self._check_thread()
         handled = 0
+        self._polled_at = self._moved_at = ticks_ms()
         try:
             self._link.poll()
-            if self._events:
-                handled = self._deliver()
+            if self._events or self._pollers:
+                handled = self._deliver(_EVENTS_MS)
             self._run_timers()
-            for poller in self._pollers:
-                self._call(poller, ())
         except MemoryError as error:  # the next poll goes on where this one stopped
             self.last_error = error
         if self._outbox.is_waiting():
             self._outbox.flush()
         return handled
+
+    def _move_on(self):
+        """What a poll does for the link, from a call that sends: the program may never poll.
+
+        It calls no handler, and connects only where the program has not polled for a while.
+        """
+        self._moved_at = ticks_ms()
+        is_unattended = self._is_unattended()
+        if is_unattended and self._inbox_count:
+            self._complain("messages wait for their handlers: call check_for_msg() in your loop")
+        try:
+            self._link.poll(is_unattended)
+        except MemoryError as error:
+            self.last_error = error
+        self._outbox.flush()
+
+    def _check_thread(self):
+        """One thread alone may use a client: what is under way in one would be torn by another."""
+        if self._thread != _thread_id():
+            if self._thread is not None:
+                raise RuntimeError(
+                    "this client belongs to another thread: hand it data by a queue.Queue"
+                )
+            self._thread = _thread_id()
+
+    def _is_unattended(self):
+        return ticks_diff(ticks_ms(), self._polled_at) >= _UNATTENDED_MS
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
         """Poll until a message was handled.
@@ -1689,9 +1956,13 @@ class _MqttClient:
         if reason:
             self._link_error(reason)
         if self.connected:
+            self._is_loss_told = False
+            self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
-        elif state != _CONNECTING:
+        elif state == _CONNECTING:
+            self._make_memory()
+        else:
             if isinstance(reason, TBRefusedError):
                 self._tell(self.on_connect, 0, reason.code)
             self._outbox.rewind(reason if was_connected else None, was_cut)
@@ -1700,6 +1971,16 @@ class _MqttClient:
                 self._tell(self.on_disconnect, 1 if reason else 0)
         self._tell(self.on_state, state, reason)
 
+    def _make_memory(self):
+        """Before an attempt: collect. As long as that is not enough, readings give way."""
+        if sys.implementation.name == "cpython":
+            return
+        gc.collect()
+        try:
+            bytearray(self._link.bytes_to_connect())
+        except MemoryError:
+            self._outbox.shrink()
+
     def _link_message(self, topic, payload, flags):
         self.stats["received"] += 1
         self._events.append((None, (topic, payload, flags)))
@@ -1707,6 +1988,14 @@ class _MqttClient:
 
     def _link_has_room(self):
         return self._inbox_count < _MAX_MESSAGES
+
+    def _link_is_held(self):
+        """Whether nothing more is to be read: messages wait, and a poll will soon take them.
+
+        Otherwise reading goes on, as acknowledgements may be behind the messages.
+        """
+        is_soon = not self._is_unattended() and self._outbox.has_room(1, 0)
+        return is_soon and not self._link_has_room()
 
     def _link_acknowledged(self, packet_id):
         self._outbox.acknowledge(packet_id)
@@ -1730,26 +2019,43 @@ class _MqttClient:
         if callback is not None:
             self._events.append((callback, (self, self.user_data) + args))
 
+    def _complain(self, words):
+        """Say something on the console, once in each outage: the programmer's own mistakes."""
+        if self._logger is None and not self._is_loss_told:
+            self._is_loss_told = True
+            print("tb_device_mqtt:", words)
+
     def _log(self, *message):
         """Have the logger told; of a program that does not poll, only the first messages."""
         if self._logger and len(self._events) < self._max_events:
             self._events.append((self._logger, message))
 
-    def _deliver(self):
-        """Call the handlers. From inside one: none, its own call is still under way."""
+    def _deliver(self, limit_ms):
+        """Call the handlers, after *limit_ms* no further one, and the companions.
+
+        From inside a handler: none, its own call is still under way.
+        """
         if self._is_delivering:
             return 0
         self._is_delivering = True
         handled = 0
+        started = ticks_ms()
         try:
             for _ in range(len(self._events)):  # not those that come meanwhile
-                handler, arguments = self._events.pop(0)
+                if ticks_diff(ticks_ms(), started) >= limit_ms:
+                    break
+                handler, arguments = self._events[0]
+                if handler is None and not self._outbox.has_place():
+                    break  # it may be an RPC, whose reply needs a place
+                self._events.pop(0)
                 if handler is None:
                     self._inbox_count -= 1
                     self._dispatch(*arguments)
                     handled += 1
                 else:
                     self._call(handler, arguments)
+            for poller in self._pollers:
+                self._call(poller, ())
         finally:
             self._is_delivering = False
         return handled
@@ -1764,8 +2070,10 @@ class _MqttClient:
         except Exception as error:  # whatever a handler does, the poll goes on
             self.stats["handler_errors"] += 1
             self.last_error = error
-            if handler is not self._logger:  # it is not told what it raises itself
-                self._log("%s", error)
+            if self._logger is None:
+                _print_error(error)
+            elif handler is not self._logger:  # it is not told what it raises itself
+                self._log("%s: %s", type(error).__name__, error)
             return error
 
     def _dispatch(self, topic, payload, flags):
@@ -1799,27 +2107,55 @@ class _MqttClient:
     def _send(self, message):
         """Queue a message and send what can be sent; its id, which `on_publish` tells.
 
-        From inside a handler `check_for_msg` sends it a moment later: a board's pystack is too
-        small for all these calls on top of those that led there.
+        A full queue is waited for as long as the server acknowledges. From inside a handler
+        `check_for_msg` sends it a moment later: a board's pystack is too small for all these calls
+        on top of those that led there.
         """
+        self._check_thread()
+        self._wait_for_room(message.size())
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
-                keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
+                entry = (message.topic, message.payload(), message.flags >> 1 & 1)
+                self._call(keeper.keep, (message.id,) + entry)
         if not self._is_delivering:
+            if ticks_diff(ticks_ms(), self._moved_at) >= _MOVE_MS:
+                self._move_on()
             self._outbox.flush()
         return message.id
 
+    def _wait_for_room(self, size):
+        """Wait for as long as the server acknowledges, if the queue is full."""
+        if not self.connected and sys.implementation.name != "cpython":
+            gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
+        while not self._outbox.has_room(1, size):
+            if not (self.connected and self._outbox.is_moving()):
+                return
+            self._move_on()
+            if self.idle is not None:
+                self.idle()
+            time.sleep(0.001)
+
+    def why_offline(self) -> str:
+        """What to add to the reason of a loss that the program brought about; else nothing."""
+        return ": connect() was not called" if self.state == _STOPPED else ""
+
     def _message_ended(self, message, reason):
         """What the outbox reports: delivered, or with a *reason* dropped."""
-        for keeper in self._keepers:
-            keeper.forget(message.id)
+        self._forget(message)
         if len(self._events) >= self._max_events:
             return  # nobody polls
         if reason is None:
             self._tell(self.on_publish, message.topic, message.id)
         elif (self.on_drop or self._logger) and not self._is_telling_drop:
             self._events.append((self._tell_drop, (message, reason)))
+        if reason is not None and self._logger is None:
+            self._complain("message to %s dropped: %s" % (message.topic, reason))
+
+    def _forget(self, message):
+        """No keeper needs to keep it any longer."""
+        for keeper in self._keepers:
+            self._call(keeper.forget, (message.id,))
 
     def _tell_drop(self, message, reason):
         """Call `on_drop` and the logger.
@@ -1842,26 +2178,32 @@ class _MqttClient:
     def attach(self, companion: Any) -> None:
         """Let *companion* take part. Each of these methods is called if it has it:
 
-        * ``poll()``: at the end of each `check_for_msg`, for its timers
-        * ``may_send(topic, data_points)``: whether a message may leave now; *data_points* counts
-          its keys. As long as one companion returns False, this message and those behind it wait
-        * ``sent(topic, data_points)``: it leaves
+        * ``poll()``: in each `check_for_msg`, behind the handlers and like one of them
+        * ``may_send(topic, data_points)``: whether a message may leave now. As long as one
+          companion returns False, this message and those behind it wait. *data_points* are the
+          keys of telemetry and attributes, 0 of anything else
+        * ``sent(topic, data_points)``: it has left, for the first time or again
         * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue
         * ``forget(message_id)``: it ended, delivered or dropped. The id may be unknown
         * ``kept()``: called now; returns ``[(topic, payload, quality_of_service), ...]``, what it
           kept before. They enter the queue, and `keep` is called for them
 
-        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``.
+        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``. These five must
+        not send. What is in the queue already is not kept: attach first, then send.
+
+        What a method raises is counted in ``stats["handler_errors"]``, and the message goes its
+        way as if the companion were not there; but what ``kept`` raises is raised here, and
+        nothing was attached. An entry of it that can't be sent is counted, and left out.
         """
+        kept = companion.kept() if hasattr(companion, "keep") else None
         if hasattr(companion, "poll"):
             self._pollers.append(companion.poll)
         if hasattr(companion, "may_send"):
             self._gates.append(companion)
-        if hasattr(companion, "keep"):
-            kept = companion.kept()
+        if kept is not None:
             self._keepers.append(companion)
-            for topic, payload, quality_of_service in kept:
-                self.publish(topic, payload, quality_of_service)
+            for entry in kept:
+                self._call(self.publish, tuple(entry))
 
     # --- _MqttClient: plain MQTT ---------------------------------------------------------------
 
@@ -1897,7 +2239,7 @@ class _MqttClient:
         topics: Any = {}
         for item in topic if topic and isinstance(topic, list) else (topic,):
             item = item if isinstance(item, tuple) else (item,)
-            topic, qos = (item + (quality_of_service,))[:2]
+            topic, qos = (item + (quality_of_service, None))[:2]
             _check_topic(topic, True)
             topics[topic] = self._qos(qos)
         if self._filters is None:
@@ -1942,7 +2284,10 @@ class _MqttClient:
         :raises MMQTTException: there is a connection, which has told its last will
         """
         _check_topic(topic)
-        payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
+        try:  # MiniMQTT before 7.10.7 takes no bytes
+            payload = str(_check_payload(payload), "utf-8")
+        except UnicodeError:
+            raise ValueError(_must_be("payload", "a string", type(payload))) from None
         _check_text("payload", payload)
         self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
 
@@ -1975,7 +2320,12 @@ class TBDeviceMqttClient(_MqttClient):
         True: raise an error that names the key, nothing is sent. False: leave out the key alone
         and count it in ``stats["left_out"]``
     :param bool compact: ThingsBoard's short topics, which save 19 bytes of each telemetry message
-    :param logger: an object with a method ``warning``. Defaults to none; the library prints nothing
+    :param str stamp: which readings without ``ts`` tell their time of capture, if the board's clock
+        is set. ``"late"``: all but those that leave alone and at once, which get the server's.
+        ``"always"``: for a clock that can be trusted; a reading whose acknowledgement was lost is
+        then stored once, not at two times. ``"never"``
+    :param logger: an object with a method ``warning``. Defaults to none: errors of your handlers
+        and the first loss of an outage are shown on the console. False: nothing is
     :raises ValueError, TypeError, AttributeError: an argument that can't be right; the text names
         it
     """
@@ -1999,6 +2349,7 @@ class TBDeviceMqttClient(_MqttClient):
         queue_bytes: int = 8192,
         strict: bool = True,
         compact: bool = False,
+        stamp: str = "late",
         logger: Any = None,
     ) -> None:
         port = (8883 if tls else 1883) if port is None else port
@@ -2010,7 +2361,7 @@ class TBDeviceMqttClient(_MqttClient):
         if (username and access_token) or (password and not username):
             raise ValueError("give access_token, or username (and password)")
         if not host:
-            raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % host)
+            raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % (host,))
         _check_name("host", host)
         if "/" in host:
             raise ValueError(_must_be("host", "a name or address without mqtt:// or a path", host))
@@ -2019,6 +2370,8 @@ class TBDeviceMqttClient(_MqttClient):
         if quality_of_service is None:
             quality_of_service = 1
         _check_number("quality_of_service", quality_of_service, 0, 1, int)
+        if stamp not in ("late", "always", "never"):
+            raise ValueError("stamp must be 'late', 'always' or 'never'")
         if not client_id and sys.implementation.name == "circuitpython":
             from microcontroller import cpu
 
@@ -2036,7 +2389,9 @@ class TBDeviceMqttClient(_MqttClient):
         if socket_pool is None:
             socket_pool, context, radio = _network(network_adapter, radio)
         network = (socket_pool, _tls_context(tls, context), radio)
-        super().__init__(settings, network, quality_of_service, queue_size, queue_bytes, logger)
+        super().__init__(
+            settings, network, quality_of_service, queue_size, queue_bytes, stamp, logger
+        )
         if not access_token:
             self._link.credential = "username" if username else "tls" if tls else "client_id"
         self._strict = strict
@@ -2156,6 +2511,8 @@ class TBDeviceMqttClient(_MqttClient):
             values = result.get("shared", {})
             changed, missing = self._shared._compare(values)
             self._shared._update(values, ())
+            if request.is_for_all:
+                self._shared.is_known = True
             self._attributes_changed(changed, missing if request.is_for_all else [])
         self._requests.pop(topic, None)
         if request.callback is not None:
@@ -2195,6 +2552,7 @@ class TBDeviceMqttClient(_MqttClient):
         del self._requests[topic]
         if self._outbox.is_waiting(request.message):
             self._outbox.remove(request.message)  # nobody wants to know any more
+            self._forget(request.message)
 
     # --- client: telemetry ---------------------------------------------------------------------
 
@@ -2208,34 +2566,24 @@ class TBDeviceMqttClient(_MqttClient):
         :param int quality_of_service: 0 or 1. Defaults to the client's
         :return: message id, the last one if it took several; None if nothing was left to send
         :raises TypeError: a key or a value of a type that can't be sent
-        :raises ValueError: NaN, infinity, an empty dict or list, a value above the size limit
+        :raises ValueError: NaN, infinity, a number beyond 64 bits, a key like markup, a ``ts`` that
+            is not in milliseconds, an empty dict or list, a value above the size limit
 
         A numeric string such as "007" or "1.10" becomes a number on the server. Source: MQTT
         Device API, "Telemetry upload API"; server: JsonConverter.java.
         """
         flags = self._qos(quality_of_service) << 1
+        outbox = self._outbox
+        topic = self._topics[_TELEMETRY]
+        messages = _telemetry(
+            data, topic, flags, outbox.limit(), outbox.knows_time(), self._leave_out
+        )
+        if not self.connected:
+            self._outbox.check_room(messages)
         message_id = None
-        for message in self._encode(data, flags):
+        for message in messages:
             message_id = self._send(message)
         return message_id
-
-    def _encode(self, data, flags):
-        """Messages of what `send_telemetry` takes; readings with and without a time apart."""
-        if not isinstance(data, (list, tuple)):
-            data = (data,)
-        if not data:  # the server never acknowledges an empty list
-            raise ValueError(_must_be("data", "a dict or a list of dicts", data))
-        messages = []
-        limit = self._outbox.limit()
-        for reading in data:
-            ts, values = _split_reading(reading)
-            name = "data" if ts is None else "values"
-            for text in _objects(name, values, limit - _STAMP_BYTES, self._leave_out):
-                if not (messages and messages[-1].extend(ts, text, limit)):
-                    message = _Message(self._topics[_TELEMETRY], [], flags, True, ts is not None)
-                    message.extend(ts, text, limit)
-                    messages.append(message)
-        return messages
 
     def _leave_out(self, error):
         """A key can't be sent: raise the error, or with ``strict=False`` do without the key."""
@@ -2331,7 +2679,8 @@ class TBDeviceMqttClient(_MqttClient):
 
         From its first use on it is read again after each connect, and what differs reaches the
         attribute subscriptions as if it had been pushed. A default, for as long as the server
-        knows no value: ``client.shared.setdefault("interval", 10)``.
+        knows no value: ``client.shared.setdefault("interval", 10)``. It is empty until the first
+        answer has come: use ``client.shared.get("interval")``, or `wait_for_shared`.
         """
         if self._shared is None:
             self._shared = SharedAttributes()
@@ -2339,6 +2688,14 @@ class TBDeviceMqttClient(_MqttClient):
             self._listen(_ATTRIBUTES_RESPONSE)
             self._tell(self._read_shared)
         return self._shared
+
+    def wait_for_shared(self, timeout: float = 10) -> bool:
+        """Poll until the first values of `shared` have come; False after *timeout* seconds."""
+        shared = self.shared
+        for _ in self._polls(timeout):
+            if shared.is_known:
+                break
+        return shared.is_known
 
     def _read_shared(self, *_):
         """Ask for all attributes, for those who use `shared`."""
@@ -2409,8 +2766,8 @@ class TBDeviceMqttClient(_MqttClient):
     def rpc(self, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator: the function answers RPCs of that name.
 
-        It gets *params*; what it returns is the reply. If it raises, or if nobody answers to a
-        method, the reply is ``{"error": "..."}``.
+        It gets *params*; what it returns is the reply. If it raises, the reply is
+        ``{"error": "KeyError: 'x'"}``; likewise if nobody answers to a method.
         """
         _check_name("method", method)
         self._listen(_RPC_REQUEST)
@@ -2427,7 +2784,8 @@ class TBDeviceMqttClient(_MqttClient):
         request = loads(payload)  # first: without memory for it, it has to come again
         method = request.get("method")
         _check_name("method", method)
-        if self._is_rpc_repeated(request_id, crc32(payload)):
+        reply = self._remember_rpc(request_id, crc32(payload))
+        if reply is None:
             return
         if method in self._rpc_methods:
             result = self._call(self._rpc_methods[method], (request.get("params"),))
@@ -2437,6 +2795,8 @@ class TBDeviceMqttClient(_MqttClient):
                 return  # it sends its own reply
         else:
             result = LookupError("unknown method: %s" % method)
+        if reply.message:
+            return  # the handler has replied already
         if not isinstance(result, Exception):
             result = self._call(self.send_rpc_reply, (request_id, result))
         if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
@@ -2444,20 +2804,24 @@ class TBDeviceMqttClient(_MqttClient):
             # As JSON a character takes 12 bytes at most.
             self.send_rpc_reply(request_id, {"error": text[: self._outbox.limit() // 16]})
 
-    def _is_rpc_repeated(self, request_id, checksum):
-        """Whether this very RPC was executed before; its reply, if known, is sent again."""
+    def _remember_rpc(self, request_id, checksum):
+        """The `_Reply` of a new RPC.
+
+        None if this very RPC was executed before; its reply, if known, is sent again.
+        """
         self._forget_old_replies()
         for reply in self._replies:
             if reply.id == request_id and reply.checksum == checksum:
                 self.stats["rpc_repeated"] += 1
                 if reply.message and not reply.message.is_queued:
                     self._outbox.put(reply.message)
-                return True
+                return None
         self._forget_delivered_replies()
-        self._replies.append(_Reply(request_id, checksum))
+        new = _Reply(request_id, checksum)
+        self._replies.append(new)
         # So many stay in any case, and as many more as replies may wait in the outbox.
         del self._replies[: -_MAX_MESSAGES - len(self._outbox)]
-        return False
+        return new
 
     def _forget_old_replies(self):
         """Forget what came long ago. While a reply waits to be sent, no time passes for it."""

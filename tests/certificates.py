@@ -2,13 +2,21 @@
 # SPDX-License-Identifier: MIT
 """Certificates for the tests, made anew for every run: nothing in the repository expires."""
 
+import ssl
 from collections import namedtuple
 from datetime import datetime, timedelta, timezone
 
 import trustme
 
-# Paths of two PEM files, in the order of ``SSLContext.load_cert_chain(*pair)``.
-Pair = namedtuple("Pair", "certificate key")
+
+class Pair(namedtuple("Pair", "certificate key")):
+    """Paths of two PEM files, in the order of ``SSLContext.load_cert_chain(*pair)``."""
+
+    def server_context(self):
+        """For a server that shows this certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self)
+        return context
 
 
 class Certificates:

@@ -50,6 +50,11 @@ def lose(client, device):
     run_until(client, lambda: not client.connected)
 
 
+def flush(client, timeout=5):
+    """Poll until all that was sent is acknowledged, or dropped."""
+    run_until(client, lambda: client.pending_messages_count == 0, timeout)
+
+
 def subscribed(client, device, topic):
     """Poll until the server has the subscription to *topic*."""
     run_until(client, lambda: topic in device.subscriptions)
@@ -63,6 +68,12 @@ def payloads(device, topic):
 def values(device):
     """The values of all telemetry, without their times."""
     return [row for _, row in device.telemetry]
+
+
+def numbers(device, key="n"):
+    """The values of *key* in order of arrival, each where it came first: after a loss some come
+    again."""
+    return list(dict.fromkeys(row[key] for row in values(device) if key in row))
 
 
 def packets(server, direction="in"):

@@ -37,6 +37,29 @@ def server():
 
 
 @pytest.fixture
+def tls_server(certificates):
+    """The same with TLS, for localhost and 127.0.0.1."""
+    context = certificates.server.server_context()
+    with importlib.import_module("local_server").LocalServer(ssl_context=context) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(server):
+    """A `FaultProxy` on the way to the stand-in."""
+    with importlib.import_module("faults.proxy").FaultProxy(server.port) as running:
+        yield running
+
+
+@pytest.fixture
+def broker():
+    """A broker that grants and acknowledges everything, unlike ThingsBoard."""
+    module = importlib.import_module("faults.scripted_broker")
+    with module.ScriptedBroker(lambda connection: connection.answer_everything()) as running:
+        yield running
+
+
+@pytest.fixture
 def device(server):
     """The stand-in's side of a device; its access token is TOKEN_A."""
     return server.add_device("Device A", token="TOKEN_A")

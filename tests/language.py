@@ -57,9 +57,9 @@ _BUILTINS = _words(
     all any bin bool bytearray bytes callable chr classmethod compile complex delattr dict dir
     divmod enumerate eval exec filter float frozenset getattr globals hasattr hash hex id int
     isinstance issubclass iter len list locals map max memoryview min next object oct open ord pow
-    property range repr reversed round set setattr slice sorted staticmethod str sum super tuple
-    type zip"""
-)  # and print, input and help, which no library has a use for
+    print property range repr reversed round set setattr slice sorted staticmethod str sum super
+    tuple type zip"""
+)  # and input and help, which no library has a use for
 _NEVER_RAISED = _words("TimeoutError ConnectionError BrokenPipeError")  # by a socket
 _MISSING_METHODS = _words(
     """zfill ljust rjust title removeprefix removesuffix casefold hexdigest tobytes expandtabs

@@ -10,12 +10,13 @@ import json
 
 import pytest
 
-from clients import Notes, lose, new_client, offline_client, online_client, packets
-from faults.proxy import FaultProxy
+from clients import Notes, flush, lose, new_client, offline_client, online_client, packets
+from faults.scripted_broker import CONNECT, PUBLISH, SUBSCRIBE, packets_of
 from helpers import run_for, run_until, wait_until
 from tb_device_mqtt import TBDeviceMqttClient
 
-CONNECT, SUBSCRIBE, PUBLISH, DUP_AND_QOS_1 = 0x10, 0x82, 0x30, 0x0A
+pytestmark = pytest.mark.usefixtures("device")  # nobody gets on the stand-in without one
+
 READING = {"temperature": 21.5, "on": True}
 READING_JSON = b'{"temperature":21.5,"on":true}'
 
@@ -34,44 +35,13 @@ def offline(server, device):
         yield client
 
 
-@pytest.fixture
-def proxy(server, device):
-    with FaultProxy(server.port) as proxy:
-        yield proxy
-
-
-def flush(client):
-    assert client.flush(5)
-
-
 def sent(device):
     """``[(topic, payload), ...]`` of every PUBLISH."""
     return [message[:2] for message in device.messages]
 
 
 def sent_packets(proxy):
-    """``[(first byte, the rest behind the length), ...]`` of all that was sent."""
-    data, found = proxy.received(), []
-    while data:
-        size, start = 0, 1
-        while True:
-            size |= (data[start] & 127) << 7 * (start - 1)
-            start += 1
-            if data[start - 1] < 128:
-                break
-        found.append((data[0], data[start : start + size]))
-        data = data[start + size :]
-    return found
-
-
-def filters(body):
-    """Of a SUBSCRIBE, without their QoS."""
-    found, rest = [], body[2:]
-    while rest:
-        end = 2 + int.from_bytes(rest[:2], "big")
-        found.append(rest[2:end].decode())
-        rest = rest[end + 1 :]
-    return found
+    return packets_of(proxy.received())
 
 
 # --- off and on ---
@@ -292,11 +262,12 @@ def test_one_subscribe_is_right_behind_connect_and_names_all(proxy):
         listen_to_everything(client)
         client.connect()
         flush(client)
-    kinds = [head for head, _ in sent_packets(proxy)]
+    travelled = sent_packets(proxy)
+    kinds = [packet.type for packet in travelled]
     assert kinds[:2] == [CONNECT, SUBSCRIBE]
     assert kinds.count(SUBSCRIBE) == 1
-    named = filters(sent_packets(proxy)[1][1])
-    assert sorted(named) == ["v2/a", "v2/a/res/+", "v2/r/req/+", "v2/r/res/+"]
+    names = sorted(name for name, _ in travelled[1].filters)
+    assert names == ["v2/a", "v2/a/res/+", "v2/r/req/+", "v2/r/res/+"]
 
 
 def test_nothing_is_subscribed_that_nobody_listens_to(server, offline, device):
@@ -375,6 +346,6 @@ def test_a_message_that_was_sent_again_is_as_short(server, proxy, device):
         proxy.cut_now()
         run_until(client, lambda: not client.connected)
         run_until(client, lambda: client.connected and not client.pending_messages_count)
-        (_, (head, body)) = sent_packets(proxy)
-        assert head == PUBLISH | DUP_AND_QOS_1
-        assert body[:6] == b"\x00\x04v2/t"
+        _, again = sent_packets(proxy)
+        assert (again.type, again.duplicate, again.quality_of_service) == (PUBLISH, True, 1)
+        assert again.topic == "v2/t"

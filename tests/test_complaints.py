@@ -17,6 +17,7 @@ from clients import (
     ATTRIBUTES,
     Clock,
     Notes,
+    flush,
     lose,
     offline_client,
     online_client,
@@ -28,11 +29,6 @@ from faults.scripted_broker import CONNECT, ScriptedBroker
 from faults.sockets import CountingPool
 from helpers import run_for, run_until
 from tb_device_mqtt import TBDeviceMqttClient, TBRefusedError, TBTimeoutError
-
-
-def flush(client, timeout=5):
-    run_until(client, lambda: client.pending_messages_count == 0, timeout)
-
 
 # --- the main loop ---
 

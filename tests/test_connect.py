@@ -11,6 +11,7 @@ from clients import (
     Clock,
     LogNotes,
     Notes,
+    flush,
     lose,
     new_client,
     offline_client,
@@ -240,7 +241,7 @@ def test_what_was_queued_does_not_wait_for_connack(server, client, device):
     client.connect(timeout=0)
     run_until(client, lambda: "PUBLISH" in packets(server))
     assert packets(server, "out") == []
-    run_until(client, lambda: client.pending_messages_count == 0)
+    flush(client)
 
 
 # --- refused ---
@@ -624,12 +625,6 @@ def test_the_client_comes_back_with_the_radio(server, device, monkeypatch):
 
 
 # --- what CONNECT says ---
-
-
-@pytest.fixture
-def broker():
-    with ScriptedBroker(lambda connection: connection.answer_everything()) as broker:
-        yield broker
 
 
 def connect_of(broker, **options):

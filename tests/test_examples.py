@@ -3,7 +3,6 @@
 """Every example as it stands, on a made-up board (tests/boards), against the stand-in."""
 
 import os
-import ssl
 import subprocess
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from helpers import wait_until
-from local_server import LocalServer
 
 ROOT = Path(__file__).parent.parent
 BOARDS = ROOT / "tests" / "boards"
@@ -264,15 +262,12 @@ def test_deep_sleep_waits_for_an_answer_but_not_for_ever(wake_up, server, device
     assert given_up(device)[-1] == 1
 
 
-def test_tls_ca_file_trusts_that_authority(start, certificates, tmp_path):
+def test_tls_ca_file_trusts_that_authority(start, tls_server, certificates, tmp_path):
     (tmp_path / "ca.pem").write_bytes(Path(certificates.ca).read_bytes())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificates.server)
-    with LocalServer(ssl_context=context) as server:
-        device = server.add_device("Device A", token="TOKEN_A")
-        board = start("tls_ca_file", on=server, BOARD_DRIVE=str(tmp_path))
-        wait_for(device, board, has_telemetry("memory"))
-        board.end()
+    device = tls_server.add_device("Device A", token="TOKEN_A")
+    board = start("tls_ca_file", on=tls_server, BOARD_DRIVE=str(tmp_path))
+    wait_for(device, board, has_telemetry("memory"))
+    board.end()
 
 
 def examples():

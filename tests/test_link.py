@@ -19,9 +19,10 @@ import pytest
 import tb_device_mqtt
 from fakes import Clock, FakePool, FakeSocket, MemoryServer
 from faults import scripted_broker as mqtt
-from tb_device_mqtt import TBDeviceMqttClient, TBError, TBRefusedError, TBTimeoutError
+from faults.scripted_broker import packets_of
+from tb_device_mqtt import TBError, TBRefusedError, TBTimeoutError
+from world import CONNACK, World
 
-CONNACK = mqtt.connack()
 WRAP_MS = 10000  # `Clock`: from then on ticks_ms counts from 0 again
 BUFFER_BYTES = 1024  # of the receive buffer: what crosses its end is read in another way
 
@@ -31,109 +32,6 @@ MAY_FOLLOW = {
     "connecting": ("online", "waiting", "stopped"),
     "online": ("waiting", "stopped"),
 }
-
-
-class World:
-    """A client, its network and its time. Without a `MemoryServer` the test is the server."""
-
-    def __init__(self, clock, server=None, pool=None, **options):
-        self.clock = clock
-        self.pool = pool or (server.pool if server else FakePool())
-        self.messages = []  # (topic, payload) of what `listen` brings
-        self.acknowledged = []  # message ids
-        self.moves = []  # (ms, state)
-        options = {"access_token": "TOKEN", "client_id": "me", **options}
-        self.client = TBDeviceMqttClient("server.test", socket_pool=self.pool, **options)
-        self.client.on_state = self._on_state
-        self.client.on_publish = lambda _client, _data, _topic, number: self.acknowledged.append(
-            number
-        )
-        self.client.idle = self.deliver  # while the client waits in connect() or flush()
-
-    def _on_state(self, _client, _data, state, _reason):
-        self.moves.append((self.clock.now_ms, state))
-
-    def listen(self, topic="a/b"):
-        self.client.subscribe(topic, lambda *message: self.messages.append(message))
-
-    def deliver(self):
-        self.pool.deliver()
-        if self.pool.sockets:
-            self.pool.sockets[-1].begin_poll()
-
-    def poll(self, ms=1):
-        self.deliver()
-        self.client.check_for_msg()
-        self.clock.advance(ms)
-
-    def run(self, seconds, ms=20):
-        end_ms = self.clock.now_ms + seconds * 1000
-        while self.clock.now_ms < end_ms:
-            self.poll(ms)
-
-    def run_until(self, condition, seconds=5, ms=20):
-        end_ms = self.clock.now_ms + seconds * 1000
-        while not condition():
-            assert self.clock.now_ms < end_ms, (self.client.state, self.client.last_error)
-            self.poll(ms)
-
-    def run_until_state(self, state, seconds=5, ms=20):
-        self.run_until(lambda: self.client.state == state, seconds, ms)
-
-    # --- the test as the server ---
-
-    @property
-    def socket(self):
-        return self.pool.sockets[-1]
-
-    def open(self, seconds=5):
-        """A new connection, on which CONNECT has come and nothing was answered."""
-        count = len(self.pool.sockets)
-        self.client.connect(timeout=0)
-        self.run_until(lambda: len(self.pool.sockets) > count, seconds)
-
-    def go_online(self):
-        self.open()
-        self.socket.feed(CONNACK)
-        self.run_until_state("online")
-
-    def settle(self, polls=100):
-        """So many polls that whatever has arrived is taken."""
-        for _ in range(polls):
-            self.poll()
-
-    @property
-    def sent(self):
-        """What came on the last connection, as `mqtt.Packet`."""
-        return packets_of(self.socket.sent)
-
-    def sent_of(self, *types):
-        return [packet for packet in self.sent if packet.type in types]
-
-    def states(self):
-        return ["stopped"] + [state for _, state in self.moves]
-
-    def times_of(self, state):
-        return [ms for ms, moved_to in self.moves if moved_to == state]
-
-
-def packets_of(data):
-    """The packets of which *data* consists; it has to end where one ends."""
-    found, rest = [], bytes(data)
-    while rest:
-        size = shift = 0
-        position = 1
-        while True:
-            digit = rest[position]
-            size |= (digit & 127) << shift
-            position, shift = position + 1, shift + 7
-            if digit < 128:
-                break
-        end = position + size
-        assert end <= len(rest), "the last packet is not complete: %r" % rest[:40]
-        found.append(mqtt.Packet(rest[0], rest[position:end]))
-        rest = rest[end:]
-    return found
 
 
 def types_of(packets):
@@ -1290,7 +1188,6 @@ def test_a_public_method_never_raises_what_the_network_does(world):
     world.client.subscribe("a/b", print)
     world.client.unsubscribe("a/b")
     world.client.publish("t", b"", 0)
-    assert world.client.connected, "the next poll tells"
     world.poll()
     assert world.client.state == "waiting"
 
@@ -1350,7 +1247,7 @@ def test_disconnect_is_not_said_in_the_middle_of_a_packet(noting):
     noting.client.send_telemetry({"a": "x" * 100})
     noting.socket.room = None
     noting.socket.refusals = 1  # the rest finds no room, but a moment later there is some
-    noting.client.disconnect()
+    noting.client.disconnect(0)
     assert len(noting.socket.sent) == start + 5
     assert not noting.socket.is_open
 

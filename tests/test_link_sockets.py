@@ -17,8 +17,7 @@ import tracemalloc
 
 import pytest
 
-from clients import online_client, subscribed, values
-from faults.proxy import FaultProxy
+from clients import ATTRIBUTES, online_client, subscribed, values
 from faults.scripted_broker import PUBLISH, ScriptedBroker
 from faults.sockets import (
     BOARD_POOLS,
@@ -39,8 +38,6 @@ SPI_POOLS = (AirLiftPool, WiznetPool)
 # Of a call that does not wait. MiniMQTT's own loop waits for a second at least; between the two
 # there is room for a busy machine.
 AT_ONCE_MS = 200
-TELEMETRY = "v1/devices/me/telemetry"
-ATTRIBUTES = "v1/devices/me/attributes"
 
 
 def name_of(pool_class):
@@ -50,12 +47,6 @@ def name_of(pool_class):
 @pytest.fixture(params=POOLS, ids=name_of)
 def pool(request):
     return request.param()
-
-
-@pytest.fixture
-def proxy(server):
-    with FaultProxy(server.port) as running:
-        yield running
 
 
 def attribute_notes(client):
@@ -363,16 +354,6 @@ def test_a_long_message_leaves_an_airlift_in_slices(server, device):
 
 
 # --- TLS ---
-
-
-@pytest.fixture
-def tls_server(certificates):
-    from local_server import LocalServer
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificates.server)
-    with LocalServer(ssl_context=context) as running:
-        yield running
 
 
 @pytest.fixture

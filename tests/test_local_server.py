@@ -15,7 +15,6 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
-import trustme
 
 import local_server
 from local_server import LocalServer
@@ -1352,24 +1351,9 @@ def test_raw_bytes_can_be_injected(server, peer):
 # --- TLS, other clients, many devices ---
 
 
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
 @pytest.fixture
-def tls_server(authority):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    with LocalServer(ssl_context=context) as running:
-        yield running
-
-
-@pytest.fixture
-def client_context(authority):
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
+def client_context(certificates):
+    return ssl.create_default_context(cafile=certificates.ca)
 
 
 def test_tls_carries_messages_both_ways(tls_server, client_context):

@@ -134,3 +134,18 @@ def test_u0000_is_taken_out_of_text(device, peer):
     assert device.telemetry[0][1]["k"] == "\0a\0b\0"
     device.push_attributes({"k": "a\0b"})
     assert device.shared_attributes == {"k": "ab"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    (
+        ({"a": None, "b": [None, {"c": None, "d": [None]}]}, {"b": [None, {"d": [None]}]}),
+        ([None, {"a": None}], [None, {}]),
+        ({"a": None}, {}),
+    ),
+)
+def test_null_members_of_objects_disappear_and_null_in_a_list_stays(device, peer, sent, stored):
+    publish_both(peer, {"k": sent})
+    assert device.latest("k") == stored
+    assert device.client_attributes == {"k": stored}
+    assert device.telemetry[0][1] == {"k": sent}

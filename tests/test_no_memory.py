@@ -7,57 +7,47 @@ A board may have none left at any call; what fails here is each call that the mo
 
 import sys
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
 import tb_device_mqtt
 from clients import values
 from fakes import Clock, MemoryServer
-from tb_device_mqtt import TBDeviceMqttClient
+from world import World
 
-TAKES_NONE = ("len", "isinstance", "hasattr", "callable", "clear")
+TAKES_NONE = ("len", "isinstance", "hasattr", "callable", "clear", "get_ident")
 BUILDERS = vars(tb_device_mqtt)  # its functions that are no methods, they make plain values
 POLLS = 8  # after which each of these lives is quiet
 READINGS = 40  # more than may be in flight
 LAST = -1
+PATIENCE_S = 60  # longer than any pause before an attempt
 
 
-class Life:
+class Life(World):
     """A client with its server, its network and its time."""
 
     def __init__(self, clock):
-        self.clock = clock
         self.server = MemoryServer(clock)
+        super().__init__(clock, self.server)
         self.device = self.server.add_device("Device A", "TOKEN")
         self.calls = []  # of the handlers
         self.numbers = set()  # of the readings that were sent
-        self.client = TBDeviceMqttClient(
-            "server.test", access_token="TOKEN", socket_pool=self.server.pool
-        )
         self.client.rpc("add")(lambda params: self.calls.append("rpc") or params + 1)
         self.client.subscribe_to_all_attributes(lambda result, *_: self.calls.append(result))
 
     def deliver(self, ms=10):
-        self.server.pool.deliver()
+        """What either side has sent arrives at the other, and time passes for that."""
+        self.pool.deliver()
         self.clock.advance(ms)
-        self.server.pool.deliver()
-        for socket in self.server.pool.sockets[-1:]:
-            socket.begin_poll()
+        super().deliver()
 
-    def poll(self):
-        self.deliver()
-        self.client.check_for_msg()
-
-    def poll_until(self, condition, polls=6000):
-        for _ in range(polls):
-            if condition():
-                return
-            self.poll()
-        raise AssertionError("%s after %d polls" % (self.client.state, polls))
+    def poll(self, ms=0):
+        super().poll(ms)
 
     def go_online(self):
         self.client.connect(0)
-        self.poll_until(lambda: self.client.connected)
+        self.run_until_state("online")
 
     def is_settled(self):
         client = self.client
@@ -70,7 +60,7 @@ class Life:
 
     def send_last(self):
         self.client.send_telemetry({"n": LAST})
-        self.poll_until(lambda: LAST in self.received())
+        self.run_until(lambda: LAST in self.received(), PATIENCE_S, ms=0)
 
     def received(self):
         """The readings that the server has."""
@@ -94,7 +84,7 @@ def acknowledgements(life):
 
 def lost_connection(life):
     acknowledgements(life)
-    life.server.pool.socket_now.end()
+    life.pool.socket_now.end()
 
 
 def request(life):
@@ -171,7 +161,7 @@ def lives_with_a_failure(begin, polls):
                 life.client.check_for_msg()
             if not memory.has_failed:
                 return
-            life.poll_until(life.is_settled)
+            life.run_until(life.is_settled, PATIENCE_S, ms=0)
             yield life
 
 
@@ -210,9 +200,9 @@ def test_a_remote_call_that_there_was_no_memory_to_read_is_executed_when_it_come
             patched.setattr(tb_device_mqtt, "loads", fail)
             life.poll()
         assert life.calls == []
-        life.server.pool.socket_now.end()
-        life.poll_until(lambda: life.calls)
-        life.poll_until(life.is_settled)
+        life.pool.socket_now.end()
+        life.run_until(lambda: life.calls, PATIENCE_S, ms=0)
+        life.run_until(life.is_settled, PATIENCE_S, ms=0)
         assert life.calls == ["rpc"]
 
 
@@ -236,6 +226,55 @@ def test_a_message_that_there_is_never_memory_for_does_not_keep_back_the_others(
         life.go_online()
         life.client.send_attributes({"text": "x" * 5000})
         life.client.send_telemetry({"n": LAST})
-        life.poll_until(lambda: LAST in life.received(), polls=30000)
-        life.poll_until(life.is_settled)
+        life.run_until(lambda: LAST in life.received(), 5 * PATIENCE_S, ms=0)
+        life.run_until(life.is_settled, PATIENCE_S, ms=0)
         assert dropped == ["lost connection 8 times"]
+
+
+# --- room for an attempt ---
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """The library believes that it runs on a board whose largest free piece has *free* bytes."""
+
+    class Board:
+        free = 100000
+
+    def allocate(size):
+        if isinstance(size, int) and size > Board.free:
+            raise MemoryError("memory allocation failed, allocating %d bytes" % size)
+        return bytearray(size)
+
+    sys_of_board = SimpleNamespace(implementation=SimpleNamespace(name="micropython"))
+    monkeypatch.setattr(tb_device_mqtt, "sys", sys_of_board)
+    monkeypatch.setattr(tb_device_mqtt, "bytearray", allocate, raising=False)
+    return Board
+
+
+@pytest.mark.parametrize(
+    "free, left", ((4000, 29), (5000, 40)), ids=("too little", "enough without TLS")
+)
+def test_readings_give_way_to_an_attempt_that_has_no_memory(board, free, left):
+    with Clock() as clock:
+        life = Life(clock)
+        client = life.client
+        client.on_drop = lambda *arguments: life.calls.append(arguments[-1])
+        life.send_readings()
+        board.free = free
+        client.connect(0)
+        client.check_for_msg()
+        assert client.state == "connecting"
+        assert client.pending_messages_count == left
+        assert set(life.calls) <= {"too little memory left to connect"}
+        assert len(life.calls) == READINGS - left
+
+
+def test_what_is_no_telemetry_stays_although_there_is_no_memory(board):
+    with Clock() as clock:
+        life = Life(clock)
+        life.client.send_attributes({"a": 1})
+        board.free = 0
+        life.client.connect(0)
+        life.client.check_for_msg()
+        assert life.client.pending_messages_count == 1

@@ -8,7 +8,6 @@ ours, so each test is such a program.
 """
 
 import json
-import ssl
 import time
 
 import pytest
@@ -19,6 +18,7 @@ from clients import (
     TELEMETRY,
     LogNotes,
     Notes,
+    flush,
     new_client,
     offline_client,
     online_client,
@@ -28,14 +28,8 @@ from clients import (
 )
 from faults.scripted_broker import SUBSCRIBE, ScriptedBroker
 from helpers import free_port, run_for, run_until
-from local_server import LocalServer
 from local_server.mqtt311 import publish
 from tb_device_mqtt import TBDeviceMqttClient, TBError, TBTimeoutError
-
-
-def flush(client):
-    run_until(client, lambda: client.pending_messages_count == 0)
-
 
 # --- connecting ---
 
@@ -64,16 +58,13 @@ def test_a_port_in_a_string_does_not_fail_in_silence(server, device):
         TBDeviceMqttClient("127.0.0.1", "YOUR_PORT", "TOKEN_A")
 
 
-def test_port_8883_does_not_speak_plain_text(certificates):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificates.server)
-    with LocalServer(ssl_context=context) as server:
-        device = server.add_device("Device A", token="TOKEN_A")
-        options = {"port": server.port, "access_token": "TOKEN_A", "tls": certificates.ca}
-        with TBDeviceMqttClient("localhost", **options) as client:
-            client.send_telemetry({"n": 1})
-            flush(client)
-        assert values(device) == [{"n": 1}]
+def test_port_8883_does_not_speak_plain_text(tls_server, certificates):
+    device = tls_server.add_device("Device A", token="TOKEN_A")
+    options = {"port": tls_server.port, "access_token": "TOKEN_A", "tls": certificates.ca}
+    with TBDeviceMqttClient("localhost", **options) as client:
+        client.send_telemetry({"n": 1})
+        flush(client)
+    assert values(device) == [{"n": 1}]
 
 
 def test_four_subscriptions_do_not_take_four_round_trips(server, device):

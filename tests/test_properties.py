@@ -16,9 +16,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fakes import Clock, FakePool, MemoryServer
+from fakes import Clock, MemoryServer
+from faults.scripted_broker import PUBACK
 from local_server import mqtt311
-from tb_device_mqtt import TBDeviceMqttClient
+from world import World
 
 MANY = settings(max_examples=300)
 
@@ -34,60 +35,7 @@ TOPICS = (
 CONNACK = mqtt311.connack(0, False)
 BUFFER_BYTES = 1024
 LIMIT_BYTES = 3000
-
-
-class World:
-    """A client, with its network and its time."""
-
-    def __init__(self, clock, pool, **options):
-        self.clock = clock
-        self.pool = pool
-        self.client = TBDeviceMqttClient(
-            "server.test", access_token="TOKEN", client_id="c", socket_pool=pool, **options
-        )
-        self.client.idle = self.deliver  # while it waits in flush() and the like
-        self.messages = []  # what came to a plain subscription: (topic, payload)
-
-    def listen(self):
-        self.client.subscribe("#", lambda topic, payload: self.messages.append((topic, payload)))
-
-    def deliver(self):
-        self.pool.deliver()
-        if self.pool.sockets:
-            self.pool.sockets[-1].begin_poll()
-
-    def poll(self, ms=1):
-        """What the client has sent arrives, and it polls once."""
-        self.deliver()
-        self.client.check_for_msg()
-        self.clock.advance(ms)
-
-    def poll_until(self, condition, ms=20, limit_s=300):
-        end_ms = self.clock.now_ms + limit_s * 1000
-        while not condition():
-            if self.clock.now_ms > end_ms:
-                return False
-            self.poll(ms)
-        return True
-
-    def poll_until_state(self, state):
-        return self.poll_until(lambda: self.client.state == state)
-
-    def open_connection(self):
-        """A new connection, up to CONNECT; the `FakeSocket`."""
-        count = len(self.pool.sockets)
-        assert self.poll_until(lambda: len(self.pool.sockets) > count)
-        return self.pool.sockets[-1]
-
-    def go_online(self):
-        self.open_connection().feed(CONNACK)
-        assert self.poll_until_state("online")
-
-
-def packets_of(sent):
-    reader = mqtt311.Reader()
-    reader.feed(sent)
-    return list(reader.packets())
+PATIENCE_S = 300  # longer than any pause before an attempt
 
 
 # --- any bytes ---
@@ -144,39 +92,38 @@ def use_everything(client):
 @given(pieces=ANY_BYTES)
 def test_any_bytes_end_in_a_working_connection(before, pieces):
     with Clock() as clock:
-        world = World(clock, FakePool())
+        world = World(clock)
         use_everything(world.client)
-        world.listen()
-        world.client.connect(timeout=0)
-        socket = world.open_connection()
+        world.listen("#")
+        world.open()
+        socket = world.socket
         for piece in (before, *pieces):
             socket.feed(piece)
             world.poll()
 
         # A server that says no more is left, if it was not before for what it has said.
-        assert world.poll_until_state("waiting")
+        world.run_until_state("waiting", PATIENCE_S)
         assert not socket.is_open
-        world.go_online()
+        world.open_next(PATIENCE_S)
+        world.accept()
         world.pool.socket_now.feed(mqtt311.publish("hello", b"again", 1, 1))
-        world.poll_until(lambda: ("hello", b"again") in world.messages, limit_s=1)
+        world.run_until(lambda: ("hello", b"again") in world.messages, seconds=1)
         assert world.messages[-1] == ("hello", b"again")
 
 
 @pytest.mark.parametrize("flags", (1, 2, 8, 15))
 def test_a_connack_with_flags_costs_the_connection_and_no_more(flags):
     with Clock() as clock:
-        world = World(clock, FakePool())
-        world.client.connect(timeout=0)
+        world = World(clock)
         world.go_online()
         world.pool.socket_now.feed(bytes((0x20 | flags, 2, 0, 0)))
-        assert world.poll_until(lambda: world.client.state == "waiting", limit_s=1)
+        world.run_until_state("waiting", seconds=1)
 
 
 def test_an_end_is_noticed_however_much_is_unsent():
     with Clock() as clock:
-        world = World(clock, FakePool())
-        world.listen()
-        world.client.connect(timeout=0)
+        world = World(clock)
+        world.listen("#")
         world.go_online()
         socket = world.pool.socket_now
         socket.room = 0
@@ -186,7 +133,7 @@ def test_an_end_is_noticed_however_much_is_unsent():
             world.poll()
         socket.end()
         world.client.subscribe("another", print)
-        assert world.poll_until(lambda: world.client.state == "waiting", limit_s=1)
+        world.run_until_state("waiting", seconds=1)
 
 
 # --- valid packets ---
@@ -236,10 +183,9 @@ def test_exactly_the_messages_come_out_of_any_split(stream, sizes):
             packet_ids.append(packet_id)
 
     with Clock() as clock:
-        world = World(clock, FakePool(), keep_alive=0)
+        world = World(clock, keep_alive=0)
         world.client.max_message_bytes = LIMIT_BYTES
-        world.listen()
-        world.client.connect(timeout=0)
+        world.listen("#")
         world.go_online()
         socket = world.pool.socket_now
         for piece in pieces_of(data, sizes):
@@ -254,8 +200,8 @@ def test_exactly_the_messages_come_out_of_any_split(stream, sizes):
         assert came == fits
         assert all(len(message) <= LIMIT_BYTES for message in came)
         assert world.client.stats["oversize"] == len(sent) - len(came)
-        pubacks = [packet for packet in packets_of(socket.sent) if packet.name == "PUBACK"]
-        assert [packet.packet_id for packet in pubacks] == packet_ids
+        pubacks = [packet.packet_id for packet in world.sent_of(PUBACK)]
+        assert pubacks == packet_ids
         assert world.client.connected
 
 
@@ -294,9 +240,9 @@ VALUES = st.recursive(
 def online_with_stand_in(clock, **options):
     server = MemoryServer(clock)
     device = server.add_device("Roof", "TOKEN")
-    world = World(clock, server.pool, **options)
+    world = World(clock, server, **options)
     world.client.connect(timeout=0)
-    assert world.poll_until_state("online")
+    world.run_until_state("online")
     return world, device
 
 
@@ -329,7 +275,7 @@ def test_any_value_is_refused_by_name_or_stored(key, value):
             assert any(is_named(name, error) for name in keys_in({key: value}))
             assert world.client.pending_messages_count == 0
         else:
-            assert world.poll_until(lambda: world.client.pending_messages_count == 0, limit_s=5)
+            world.run_until_sent(seconds=5)
             assert [list(values) for _, values in device.telemetry] == [[as_json(key)]]
         assert device.online
         assert device.connects == 1
@@ -349,7 +295,7 @@ def test_without_strict_the_odd_values_alone_are_left_out(values):
     with Clock() as clock:
         world, device = online_with_stand_in(clock, strict=False)
         message_id = world.client.send_telemetry(values)
-        assert world.poll_until(lambda: world.client.pending_messages_count == 0, limit_s=5)
+        world.run_until_sent(seconds=5)
         assert [row for _, row in device.telemetry] == ([good] if good else [])
         assert (message_id is None) == (not good)
         assert world.client.stats["left_out"] == len(values) - len(good)
@@ -361,7 +307,7 @@ def test_a_number_of_too_many_digits_is_refused():
         world, device = online_with_stand_in(clock)
         with pytest.raises((TypeError, ValueError)):
             world.client.send_telemetry({"huge": 10**5000})
-        assert world.poll_until(lambda: world.client.pending_messages_count == 0, limit_s=1)
+        world.run_until_sent(seconds=1)
         assert device.connects == 1
 
 
@@ -389,11 +335,11 @@ def test_every_reading_of_a_split_upload_arrives_once(readings, limit, is_online
         world, device = online_with_stand_in(clock, queue_size=1000, queue_bytes=1 << 20)
         if not is_online:
             world.pool.socket_now.end()
-            assert world.poll_until_state("waiting")
+            world.run_until_state("waiting", PATIENCE_S)
         started_ms = int(clock.time() * 1000)
         world.client.max_message_bytes = limit
         world.client.send_telemetry(data)
-        assert world.poll_until(lambda: world.client.pending_messages_count == 0)
+        world.run_until_sent(PATIENCE_S)
 
         rows = [(ts, key, value) for ts, row in device.telemetry for key, value in row.items()]
         assert sorted(key for _, key, _ in rows) == sorted(expected)
@@ -410,11 +356,11 @@ def test_late_readings_travel_in_messages_within_the_limit():
     with Clock() as clock:
         world, device = online_with_stand_in(clock)
         world.pool.socket_now.end()
-        assert world.poll_until_state("waiting")
+        world.run_until_state("waiting", PATIENCE_S)
         world.client.max_message_bytes = 300
         for number in range(20):
             world.client.send_telemetry({"number": number})
-        assert world.poll_until(lambda: world.client.pending_messages_count == 0)
+        world.run_until_sent(PATIENCE_S)
         assert [values["number"] for _, values in device.telemetry] == list(range(20))
         assert max(len(message[1]) for message in device.messages) <= 300
 
@@ -441,7 +387,7 @@ class Calls(RuleBasedStateMachine):
         self.device = self.server.add_device("Roof", "TOKEN")
         self.world = World(
             self.clock,
-            self.server.pool,
+            self.server,
             queue_size=self.QUEUE_SIZE,
             queue_bytes=self.QUEUE_BYTES,
         )
@@ -627,7 +573,7 @@ class Calls(RuleBasedStateMachine):
         self.client.connect(timeout=0)
 
     def check_the_end(self):
-        assert self.world.poll_until(self.is_quiet, ms=50), self.client.stats
+        self.world.run_until(self.is_quiet, PATIENCE_S, ms=50)
         arrived = [key for _, values in self.device.telemetry for key in values]
         first = list(dict.fromkeys(key for key in arrived if key != "unimportant"))
         if not self.server.faults.ignore_before_connack:

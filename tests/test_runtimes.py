@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import interpreters
-from clients import ATTRIBUTES, RPC_REQUEST, packets, values
+from clients import ATTRIBUTES, RPC_REQUEST, numbers, packets, values
 from faults.proxy import FIN, RST, FaultProxy
 from helpers import free_port
 from local_server import mqtt311
@@ -36,20 +36,8 @@ def board(runtime):
         playing.close()
 
 
-@pytest.fixture
-def proxy(server):
-    with FaultProxy(server.port) as running:
-        yield running
-
-
 def subscribed(device, topic):
     assert device.wait(lambda d: topic in d.subscriptions)
-
-
-def numbers(device):
-    """The readings "number" in order of arrival, each once: after a loss some come again."""
-    found = [row["number"] for row in values(device) if "number" in row]
-    return list(dict.fromkeys(found))
 
 
 # --- which interpreter it is ---
@@ -314,7 +302,7 @@ def test_nothing_is_lost_by_connections_that_are_cut_again_and_again(board, devi
     device.rpc("release")
     sent, dropped = board.result()
     assert dropped == 0
-    assert numbers(device) == list(range(sent))
+    assert numbers(device, "number") == list(range(sent))
 
 
 def test_the_outbox_is_replayed_in_order(board, server, device):
@@ -327,7 +315,7 @@ def test_the_outbox_is_replayed_in_order(board, server, device):
     server.listen_again()
     back_ms = time.time() * 1000
     board.result()
-    assert numbers(device) == list(range(11))
+    assert numbers(device, "number") == list(range(11))
     assert device.client_attributes == {"between": True}
     late = [ts for ts, row in device.telemetry if row["number"] > 0]
     assert late == sorted(set(late))
@@ -344,7 +332,7 @@ def test_packets_that_the_socket_takes_in_parts_arrive_whole(board, device, prox
     assert board.told("queued")
     proxy.to_server.held = False
     assert board.result() == 1
-    assert numbers(device) == list(range(8))
+    assert numbers(device, "number") == list(range(8))
     assert {row["text"] for row in values(device)} == {"x" * 20000}
 
 
@@ -352,7 +340,7 @@ def test_polls_without_memory_lose_nothing(board, server, device):
     error, connects = board.play("outages.no_memory", server.port)
     assert error == (None if board.about[0] == "cpython" else "MemoryError")
     assert connects == 1
-    assert numbers(device) == list(range(40))
+    assert numbers(device, "number") == list(range(40))
 
 
 def test_a_full_queue_tells_what_it_drops(board, server, device):
@@ -363,7 +351,7 @@ def test_a_full_queue_tells_what_it_drops(board, server, device):
     assert [json.loads(drop[2]) for drop in told["told"]] == [{"number": n} for n in range(3)]
     assert [drop[3] for drop in told["told"]] == [queue_full] * 3
     assert told["stats"]["dropped"] == 3
-    assert numbers(device) == [3, 4, 5]
+    assert numbers(device, "number") == [3, 4, 5]
     assert device.client_attributes == {"kept": True}
 
 
@@ -381,7 +369,7 @@ def test_readings_keep_their_order_when_the_clock_is_set_back(board, server, dev
     now_ms = time.time() * 1000
     board.play("outages.clock_set_back", server.port)
     (wrong, *right) = [ts for ts, _ in device.telemetry]
-    assert numbers(device) == [0, 1, 2]
+    assert numbers(device, "number") == [0, 1, 2]
     assert abs(wrong - now_ms - 3600000) < 5000
     assert right == sorted(set(right))
     assert all(abs(ts - now_ms) < 5000 for ts in right)

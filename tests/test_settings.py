@@ -4,12 +4,13 @@
 
 import inspect
 import ssl
+import threading
+import time
 
 import pytest
 
 from clients import LogNotes, Notes, new_client
 from helpers import run_until
-from local_server import LocalServer
 from tb_device_mqtt import TBDeviceMqttClient
 
 NAMES = ("HOST", "PORT", "TOKEN", "TLS")
@@ -33,14 +34,6 @@ def written(server, device, settings):
     """The settings of Device A, and the function that writes others."""
     settings(host="127.0.0.1", port=server.port, token="TOKEN_A")
     return settings
-
-
-@pytest.fixture
-def tls_server(certificates):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificates.server)
-    with LocalServer(ssl_context=context) as server:
-        yield server
 
 
 def arrives(client, device):
@@ -247,7 +240,7 @@ def test_a_credential_that_is_no_text_is_refused_by_name_without_telling_it(name
 
 
 def test_a_ca_file_that_is_missing_is_told():
-    with pytest.raises(FileNotFoundError, match="tls must be the path of a CA file"):
+    with pytest.raises(FileNotFoundError, match="tls must be a path to a CA file"):
         TBDeviceMqttClient("host", access_token="T", tls="/no/such/file.pem")
 
 
@@ -305,9 +298,75 @@ def test_two_clients_share_nothing(server, device):
     assert second.telemetry == []
 
 
-def test_the_library_prints_nothing(server, device, capfd):
-    device.push_attributes({"a": 1})
+def test_a_handler_that_raises_is_shown_as_an_uncaught_exception_is(server, device, capfd):
     with new_client(server) as client:
+        client.connect()
+        client.on_publish = lambda too, few: None
+        client.send_telemetry({"a": 1})
+        run_until(client, lambda: client.stats["handler_errors"] == 1)
+    words = capfd.readouterr().err
+    assert "Traceback" in words
+    assert "TypeError: " in words
+    assert "takes 2 positional arguments but 4 were given" in words
+
+
+@pytest.mark.parametrize("is_told", (True, False))
+def test_what_a_forgotten_connect_loses_is_said_once(server, capfd, is_told):
+    client = new_client(server, queue_size=2, logger=None if is_told else False)
+    client.on_drop = dropped = Notes()
+    for number in range(5):
+        client.send_telemetry({"secret payload": number})
+    client.check_for_msg()
+    words = capfd.readouterr().out
+    assert words.count("connect() was not called") == is_told
+    assert "secret" not in words
+    assert {call[5] for call in dropped.calls} == {
+        "queue full: 2 messages, queue_size=2: connect() was not called"
+    }
+
+
+def test_messages_that_no_poll_takes_are_mentioned_once(server, device, capfd, monkeypatch):
+    monkeypatch.setattr("tb_device_mqtt._UNATTENDED_MS", 10)
+    with new_client(server) as client:
+        client.subscribe_to_all_attributes(Notes())
+        client.connect()
+        device.push_attributes({"a": 1})
+        for number in range(40):
+            client.send_telemetry({"n": number})
+            time.sleep(0.005)
+    assert capfd.readouterr().out.count("call check_for_msg() in your loop") == 1
+
+
+def test_a_second_thread_is_told_what_to_do(server, device):
+    with new_client(server) as client:
+        client.connect()
+        errors = []
+
+        def send():
+            for call in (
+                lambda: client.send_telemetry({"a": 1}),
+                client.check_for_msg,
+                client.connect,
+                client.disconnect,
+            ):
+                try:
+                    call()
+                except RuntimeError as error:
+                    errors.append(str(error))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        thread.join()
+        assert len(errors) == 4
+        assert all("queue.Queue" in error for error in errors)
+        assert client.connected
+        assert client.flush(1)
+    assert len(device.telemetry) == 0
+
+
+def test_without_a_logger_the_console_shows_nothing_else(server, device, capfd):
+    device.push_attributes({"a": 1})
+    with new_client(server, logger=False) as client:
         client.rpc("method")(Notes(RuntimeError("mine")))
         client.request_attributes(callback=Notes())
         reply = device.call_rpc("method")

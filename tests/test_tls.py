@@ -8,14 +8,13 @@ import time
 
 import pytest
 
-from clients import Notes, subscribed, values
+from clients import ATTRIBUTES, Notes, flush, subscribed, values
 from faults.proxy import FIN, RST, FaultProxy
 from faults.sockets import CountingPool
 from helpers import run_until, wait_until
 from local_server import LocalServer
 from tb_device_mqtt import TBDeviceMqttClient
 
-ATTRIBUTES = "v1/devices/me/attributes"
 NOTICED_MS = 50
 
 
@@ -25,9 +24,7 @@ def serve(certificates):
     running = []
 
     def start(pair):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*pair)
-        running.append(LocalServer(ssl_context=context))
+        running.append(LocalServer(ssl_context=pair.server_context()))
         running[-1].start()
         return running[-1], running[-1].add_device("Device A", token="TOKEN_A")
 
@@ -269,17 +266,13 @@ def test_a_cut_anywhere_in_handshake_or_session_loses_nothing(serve, certificate
             sent += 1
             client.connect(timeout=0)
             flush(client)
+            client.disconnect()
             wait_until(lambda: not proxy.connections)
             if client.stats["connects"] == 1:
                 break  # the session is over before that byte
         assert after > 300
     arrived = [row["number"] for row in values(device)]
     assert sorted(set(arrived)) == list(range(sent))
-
-
-def flush(client):
-    run_until(client, lambda: client.pending_messages_count == 0)
-    client.disconnect()
 
 
 def test_an_attempt_into_silence_ends_after_connect_timeout(serve, certificates):
@@ -294,7 +287,7 @@ def test_an_attempt_into_silence_ends_after_connect_timeout(serve, certificates)
         assert "no answer" in str(client.last_error)
         proxy.heal()
         client.send_telemetry({"n": 1})
-        run_until(client, lambda: client.pending_messages_count == 0)
+        flush(client)
         client.disconnect()
     assert values(device) == [{"n": 1}]
 
@@ -309,7 +302,7 @@ def test_after_an_outage_all_is_as_before(serve, certificates):
     run_until(client, lambda: not client.connected)
     client.send_telemetry({"n": 1})
     server.listen_again()
-    run_until(client, lambda: client.pending_messages_count == 0)
+    flush(client)
     subscribed(client, device, ATTRIBUTES)
     device.push_attributes({"interval": 5})
     run_until(client, lambda: changes.calls)

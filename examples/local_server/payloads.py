@@ -99,8 +99,6 @@ def stored_value(value):
         value = _number_or_text(value.text)
     elif kind is int and value not in _INT64:
         value = str(value)
-    elif kind in (dict, list):
-        value = _without_nulls(value)
     # The default rule chain writes the message out and parses it again, so that 12345678.0
     # becomes 1.2345678E7 and then, having an exponent, a LONG.
     if type(value) is float and not _is_plain_in_java(value):
@@ -108,24 +106,25 @@ def stored_value(value):
     return value
 
 
+def database_values(values):
+    """Convert a dict of stored values to what the database has of it, seen on a running server.
+
+    PostgreSQL takes no U+0000 in a text, so ThingsBoard takes it out before. In JSON the null
+    members of objects are left out, as Gson writes them; null in a list stays.
+    """
+    return {key: _database_value(value) for key, value in values.items()}
+
+
+def _database_value(value):
+    return value.replace("\0", "") if isinstance(value, str) else _without_nulls(value)
+
+
 def _without_nulls(value):
-    """Leave null members of objects out, as Gson does; null in a list stays."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
-
-
-def database_values(values):
-    """Convert a dict of stored values to what the database has of it.
-
-    PostgreSQL takes no U+0000 in a text, so ThingsBoard takes it out before.
-    """
-    return {
-        key: value.replace("\0", "") if isinstance(value, str) else value
-        for key, value in values.items()
-    }
 
 
 def _number_or_text(text):

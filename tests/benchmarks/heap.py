@@ -94,13 +94,14 @@ def heap(clients=tuple(_CLIENTS), may_install=True):
     board = Board.find(may_install)
     if board is None:
         return LeftOut(Board.what_is_missing())
-    answers, left_out = {}, []
+    answers: dict[str, dict] = {}
+    left_out = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in clients:
             try:
                 answers[name] = _measure(board, Path(folder), _CLIENTS[name])
             except environment.Missing as missing:
-                left_out.append("%s is left out: %s." % (name, missing))
+                left_out[name] = str(missing)
             except subprocess.CalledProcessError:
                 answers[name] = {None: "does not run"}
     return Comparison(
@@ -113,7 +114,7 @@ def heap(clients=tuple(_CLIENTS), may_install=True):
         "client, connected, one message sent, at QoS 1 acknowledged; buffers included, TLS apart. "
         "chumicro-mqtt gets a connected socket: what it dials and connects again with comes on "
         "top." % NAME,
-        *left_out,
+        left_out=left_out,
     )
 
 

@@ -7,11 +7,12 @@ nothing of circup is replaced, and whatever else it looks for on the internet is
 """
 
 import ssl
-import threading
 from collections import namedtuple
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import trustme
+
+from circup.website import WebSite
 
 HOST = "github.com"
 FIRMWARE = "adafruit/circuitpython"
@@ -19,7 +20,7 @@ FIRMWARE_TAG = "10.3.1"
 Request = namedtuple("Request", "method path status")
 
 
-class GitHub:
+class GitHub(WebSite):
     """Serves *releases* (`seed.Releases`) while its ``with`` block lasts.
 
     *variables*: what the environment of circup has to hold. *requests*: all so far; *refused*:
@@ -33,21 +34,11 @@ class GitHub:
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(HOST).configure_cert(self.tls)
         authority.cert_pem.write_to_path(str(folder / "authority.pem"))
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
-        self._server.daemon_threads = True
-        self._server.github = self
+        super().__init__(_Proxy)
         self.variables = {
-            "HTTPS_PROXY": "http://127.0.0.1:%d" % self._server.server_address[1],
+            "HTTPS_PROXY": "http://127.0.0.1:%d" % self.port,
             "REQUESTS_CA_BUNDLE": str(folder / "authority.pem"),
         }
-
-    def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *exception):
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class _Proxy(BaseHTTPRequestHandler):
@@ -57,7 +48,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
     @property
     def github(self):
-        return self.server.github
+        return self.server.site
 
     def log_message(self, *arguments):
         pass

@@ -12,15 +12,17 @@ import os
 import shutil
 import threading
 from collections import namedtuple
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote
+
+from circup.website import WebSite
 
 BLOCK_BYTES = 512
 Request = namedtuple("Request", "method path status")
 
 
-class WebWorkflow:
+class WebWorkflow(WebSite):
     """Serves *folder* on *port* of 127.0.0.1 while its ``with`` block lasts.
 
     *password* None: CIRCUITPY_WEB_API_PASSWORD is not set. *writable* False: a computer holds the
@@ -32,18 +34,7 @@ class WebWorkflow:
         self.writable, self.size_bytes = writable, 1024 * 1024
         self.requests = []
         self.lock = threading.Lock()  # a board serves one request at a time
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
-        self._server.board = self
-        self.port = self._server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *exception):
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_Handler)
 
     def authorization(self):
         """The one that is let in: the user is empty."""
@@ -78,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def board(self):
-        return self.server.board
+        return self.server.site
 
     def log_message(self, *arguments):
         pass

@@ -92,6 +92,11 @@ class Packet:
         return "Packet(type=%d, flags=%d, body=%r)" % (self.type, self.flags, self.body)
 
     @property
+    def whole(self):
+        """All of it as bytes."""
+        return packet(self.type << 4 | self.flags, self.body)
+
+    @property
     def quality_of_service(self):
         return self.flags >> 1 & 3
 
@@ -149,6 +154,25 @@ class Packet:
             None if will_topic is None else will_topic.decode(),
             will_payload,
         )
+
+
+def packets_of(data):
+    """The packets of which *data* consists; it has to end where one ends."""
+    found, rest = [], bytes(data)
+    while rest:
+        size = shift = 0
+        position = 1
+        while True:
+            digit = rest[position]
+            size |= (digit & 127) << shift
+            position, shift = position + 1, shift + 7
+            if digit < 128:
+                break
+        end = position + size
+        assert end <= len(rest), "the last packet is not complete: %r" % rest[:40]
+        found.append(Packet(rest[0], rest[position:end]))
+        rest = rest[end:]
+    return found
 
 
 def _take_string(data):

@@ -3,12 +3,16 @@
 """Scenarios: any broker, any topic."""
 
 
-def echo(board):
+def settings_of(board):
     settings = dict(board.options.get("settings", {}))
     if "tls" in board.options:
         settings["tls"] = board.tls()
         settings["host"] = "localhost"
-    client = board.online_client(**settings)
+    return settings
+
+
+def echo(board):
+    client = board.online_client(**settings_of(board))
     messages = []
 
     def note(topic, payload):
@@ -29,11 +33,7 @@ def echo(board):
 
 
 def refusal(board):
-    settings = dict(board.options.get("settings", {}))
-    if "tls" in board.options:
-        settings["tls"] = board.tls()
-        settings["host"] = "localhost"
-    client = board.client(**settings)
+    client = board.client(**settings_of(board))
     error = board.error_of(client.connect)
     client.disconnect()
     return error

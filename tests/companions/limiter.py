@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
+# SPDX-License-Identifier: MIT
+"""A companion that keeps to a rate limit of the server::
+
+client.attach(Limiter(10, 50, 1000))
+"""
+
+from adafruit_ticks import ticks_diff, ticks_ms
+
+
+class Limiter:
+    """Lets *messages* messages with *data_points* data points leave in *window_ms*."""
+
+    def __init__(self, messages, data_points, window_ms):
+        self._most_messages = messages
+        self._most_points = data_points
+        self._window_ms = window_ms
+        self._began_at = ticks_ms()
+        self._messages = self._points = 0  # of this window
+
+    def may_send(self, topic, data_points):
+        """Whether one more fits into this window."""
+        now = ticks_ms()
+        if ticks_diff(now, self._began_at) >= self._window_ms:
+            self._began_at = now
+            self._messages = self._points = 0
+        # What is above the limit by itself would never leave: a window of its own has to do.
+        has_points = self._points == 0 or self._points + data_points <= self._most_points
+        return self._messages < self._most_messages and has_points
+
+    def sent(self, topic, data_points):
+        """It has left."""
+        self._messages += 1
+        self._points += data_points
