@@ -37,6 +37,8 @@ CONNECT. Its loop is never called: that one waits a second even when there is no
 __version__ = "0.1.0"
 __repo__ = "https://github.com/thingsboard/CircuitPython_thingsboard-client-sdk.git"
 
+__all__ = ("TBDeviceMqttClient", "TBError", "TBRefusedError", "TBTimeoutError")
+
 import errno
 import gc
 import sys
@@ -236,57 +238,99 @@ def _packet(head, *parts):
 # one key and raises it, or that key alone is left out.
 
 
+_SENDABLE = const("a finite 64 bit number, string, list or dict")
+
+
 def _json(value):
     return dumps(value, separators=(",", ":")).encode()
 
 
-def _check_name(kind, name, without=""):
-    """A key, a topic, a host...: some text, in which none of the characters of *without* stands."""
+def _shown(value):
+    """*value* as an error shows it, cut to 32 characters."""
+    try:
+        if isinstance(value, str):
+            return repr(value[:32])  # of all of a long one would take memory
+        return repr(value)[:32]
+    except Exception:  # of a class of the program's own; an int of 5,000 digits
+        return type(value).__name__
+
+
+def _must_be(name, text, value):
+    return "%s must be %s, not %s" % (name, text, _shown(value))
+
+
+def _check_name(kind, name):
+    """A key, a topic, a host...: a string of some characters."""
     if not isinstance(name, str):
-        raise TypeError("%s %r is no string" % (kind, name))
+        raise TypeError(_must_be(kind, "a string", name))
     if not name.strip() or len(name) > _MAX_NAME_CHARS:
-        raise ValueError("%s %r: 1 to %d characters" % (kind, name[:32], _MAX_NAME_CHARS))
-    for character in without:
-        if character in name:
-            raise ValueError("%s %r: no %r" % (kind, name, character))
+        raise ValueError(_must_be(kind, "1 to 255 characters", name))
+
+
+def _key(key, values, depth):
+    """*key* as JSON has it, for the dict *values*. Boards' `dumps` leaves 4, True, None as is.
+
+    On top ThingsBoard acknowledges a message with a key that looks like markup or a template, and
+    stores nothing of it. Markup is what an HTML parser takes for a tag: "<" before a letter, "/"
+    or "!"; a template is "{{" with "}}" behind it. Source: KvUtils.java, NoXssValidator.java.
+    """
+    if key is None or isinstance(key, (int, float)):
+        _check_value("key", key, 1)
+        key = dumps(key)
+    _check_name("key", key)
+    if "<" in key or "{{" in key:
+        is_lost = "}}" in key[key.find("{{") :]
+        for character, following in zip(key, key[1:]):
+            if character == "<" and ("a" <= following.lower() <= "z" or following in "/!"):
+                is_lost = True
+        if is_lost and not depth:
+            raise ValueError(_must_be("key", "without markup", key))
+    if key in values:  # 4 and "4"
+        raise ValueError(_must_be("key", "unique", key))
+    return key
 
 
 def _check_value(key, value, depth):
     """*value* as it may be sent, None only at a *depth*; an error names *key*."""
-    if isinstance(value, (bool, int, str)) or (value is None and depth):
+    if isinstance(value, str) or (value is None and depth):
         return value
-    if isinstance(value, float):
-        if value - value != 0:  # infinity and NaN alone
-            raise ValueError("%r: %s can't be sent" % (key, value))
-        # With more than 16 decimals the server stores text (JsonConverter.java).
-        return float("%.16f" % value) if abs(value) < 1 else value
+    is_int = isinstance(value, int)
+    if is_int or isinstance(value, float):
+        if is_int and not depth:
+            is_fit = -1 <= value >> 63 <= 0
+        else:  # neither infinity nor NaN
+            is_fit = value - value == 0 and (depth or abs(value) < 9223372036854775808.0)
+        if not is_fit:  # the server would store text (JsonConverter.java)
+            raise ValueError(_must_be(_shown(key), _SENDABLE, value))
+        # So it does with more than 16 decimals.
+        return value if is_int or abs(value) >= 1 else float("%.16f" % value)
     if depth > _MAX_DEPTH:
-        raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
+        raise ValueError("%s: nested more than %d deep" % (_shown(key), _MAX_DEPTH))
     if isinstance(value, dict):
         checked: Any = {}
         for item in value:
-            _check_name("key", item)
-            checked[item] = _check_value(key, value[item], depth + 1)
+            text = _key(item, checked, 1)
+            checked[text] = _check_value("%s.%s" % (key, text), value[item], depth + 1)
     elif isinstance(value, (list, tuple)):
         checked = []
         for item in value:
             checked.append(_check_value(key, item, depth + 1))
     else:
-        raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
+        raise TypeError(_must_be(_shown(key), _SENDABLE, type(value)))
     return checked
 
 
-def _objects(values, limit, left_out):
+def _objects(name, values, limit, left_out):
     """Encode what may be sent of the dict *values* as JSON objects of at most *limit* bytes."""
     if not isinstance(values, dict):
-        raise TypeError("%r is no dict" % (values,))
+        raise TypeError(_must_be(name, "a filled dict", values))
     if not values:
-        raise ValueError("%r is empty" % (values,))
+        raise ValueError(_must_be(name, "a filled dict", values))
     checked: Any = {}
     for key in values:
         try:
-            _check_name("key", key)
-            checked[key] = _check_value(key, values[key], 0)
+            text = _key(key, checked, 0)
+            checked[text] = _check_value(text, values[key], 0)
         except (TypeError, ValueError) as error:
             left_out(error)
     whole = _json(checked)
@@ -310,14 +354,18 @@ def _split(values, limit):
 
 def _split_reading(reading):
     """The time, or None, and the values of ``{"ts": ms, "values": {...}}`` or ``{key: value}``."""
-    if not (isinstance(reading, dict) and "ts" in reading and "values" in reading):
-        return None, reading
-    ts = reading["ts"]
-    if type(ts) is not int:
-        raise TypeError("'ts' %r: ms since 1970" % (ts,))
-    if len(reading) > 2:
-        raise ValueError("%r: 'ts' and 'values' only" % (list(reading),))
-    return ts, reading["values"]
+    if not isinstance(reading, dict):
+        raise TypeError(_must_be("data", "a dict or a list of dicts", reading))
+    ts = reading.get("ts")
+    is_int = type(ts) is int
+    is_ms = is_int and 100000 <= ts // 1000000 < 100000000  # of the years 1973 to 5138
+    is_timed = "ts" in reading and "values" in reading  # else both are keys like any other
+    if is_timed and not is_ms:
+        text = _must_be("ts", "milliseconds since 1970, an int", ts)
+        raise ValueError(text + " (seconds?)") if is_int else TypeError(text)
+    if is_ms and not (is_timed and len(reading) == 2):
+        raise ValueError(_must_be("data", '{"ts": ms, "values": {...}}', list(reading)))
+    return (ts, reading["values"]) if is_timed else (None, reading)
 
 
 def _stamped(ts, text):
@@ -327,25 +375,57 @@ def _stamped(ts, text):
 
 def _check_size(name, size, limit):
     if size > limit:
-        raise ValueError("%r: %d bytes, the limit is %d" % (name, size, limit))
+        raise ValueError("%s: %d bytes, the limit is %d" % (_shown(name), size, limit))
 
 
-def _check_callback(callback):
+def _check_callback(callback, name="callback"):
     """A callable, or as in the reference SDK a tuple of it and a further argument."""
-    if not callable(callback[0] if isinstance(callback, tuple) else callback):
-        raise TypeError("callback %r can't be called" % (callback,))
+    if not callable(callback[0] if callback and isinstance(callback, tuple) else callback):
+        raise TypeError(_must_be(name, "a function", callback))
 
 
 def _check_text(name, value):
-    """What may be left out, and is a string if it is given."""
-    if value is not None and not isinstance(value, str):
-        raise TypeError("%s is no string" % name)  # not the value: it may be a secret
+    """None, or a string of MQTT 3.1.1 section 1.5.3. It may be a secret: no error shows it."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(_must_be(name, "a string", type(value)))
+    for character in value:
+        code = ord(character)
+        if not code or 0xD800 <= code < 0xE000:
+            raise ValueError("%s must have no NUL, surrogates" % name)
+    _check_size(name, len(value.encode()), 65535)
+
+
+def _check_topic(topic, is_filter=False):
+    """A topic to publish to, or a filter to subscribe to; MQTT 3.1.1 section 4.7."""
+    _check_name("topic", topic)
+    _check_text("topic", topic)
+    is_wrong = "#" in topic[:-1]
+    for level in topic.split("/"):
+        if "+" in level or "#" in level:
+            is_wrong = is_wrong or len(level) > 1 or not is_filter
+    if is_wrong:
+        wanted = "without + and #; in a filter each alone in its level, # last"
+        raise ValueError(_must_be("topic", wanted, topic))
+
+
+def _as_int(value):
+    """The int that a string stands for, as it may in settings.toml; all else as it is."""
+    try:
+        return int(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _check_number(name, value, lowest, limit, kind=(int, float)):
-    if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value <= limit:
-        raise ValueError("%s %r: %d to %d" % (name, value, lowest, limit))
-    return value
+    """A number; what is none is not shown: it may be a secret, given in the wrong place."""
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if is_number and lowest <= value <= limit:
+        return value
+    wanted = "a number from %d to %d" % (lowest, limit)
+    text = _must_be(name, wanted, value if is_number else type(value))
+    raise ValueError(text if is_number or name != "port" else text + " (is this the access_token?)")
 
 
 def _check_payload(payload):
@@ -356,7 +436,7 @@ def _check_payload(payload):
         return str(payload).encode()
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
-    raise TypeError("%r: %s can't be sent" % ("payload", type(payload).__name__))
+    raise TypeError(_must_be("payload", "a string", type(payload)))
 
 
 # --- networks: where sockets come from ---------------------------------------------------------
@@ -388,8 +468,11 @@ def _tls_context(tls, context):
     if tls is True:
         return ssl.create_default_context()
     _check_text("tls", tls)
-    with open(tls) as file:
-        authorities = file.read()
+    try:
+        with open(tls) as file:
+            authorities = file.read()
+    except OSError as error:  # without its text, in which a token may stand
+        raise OSError(error.errno, "tls must be a path to a CA file") from None
     if sys.implementation.name == "cpython":
         return ssl.create_default_context(cadata=authorities)  # these alone, not the system's too
     context = ssl.create_default_context()
@@ -501,8 +584,8 @@ _pool = _Pool()
 
 # --- _Link: theory -----------------------------------------------------------------------------
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` often; what the link has to
-# say it says by four methods of the owner: `_link_moved` (the state changed), `_link_message`,
-# `_link_acknowledged`, `_link_error`. The owner only notes what it is told.
+# say it says by five methods of the owner: `_link_moved` (the state changed), `_link_message`,
+# `_link_acknowledged`, `_link_subscribed`, `_link_error`. The owner only notes what it is told.
 # Bytes come and go in `poll` alone; all else only appends to what is to be sent and tries once to
 # send it. A fault found there is kept, and the next poll ends the connection because of it.
 # The one step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets
@@ -581,6 +664,7 @@ class _Link:
         self._ready = None  # asks the system whether there is something to read
         self._fault = None  # what the next poll has to end the connection for
         self._awaited.clear()
+        self._next_id = _SUBSCRIBE_IDS + 1  # of a SUBSCRIBE or UNSUBSCRIBE
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
         self._is_used = False  # a message was acknowledged
         self._is_unconfirmed = False  # QoS 0 left behind the last acknowledgement
@@ -765,7 +849,7 @@ class _Link:
             pass  # not every system can
         self._write(bytes(self._standin.sent))
         if self._sends_early:
-            self._request(_SUBSCRIBE, list(self._topics))
+            self._request(_SUBSCRIBE, self._topics)
 
     # --- _Link: timers -------------------------------------------------------------------------
 
@@ -845,38 +929,42 @@ class _Link:
             self._last_topic = topic
         self._write(_packet(_PUBLISH | flags, self._last_topic_text, identifier, payload))
 
-    def subscribe(self, topic, quality_of_service=1):
-        """Subscribe now and after each connect."""
-        if self._topics.get(topic) != quality_of_service:
-            self._topics[topic] = quality_of_service
-            if self._is_open():
-                self._request(_SUBSCRIBE, (topic,))
+    def subscribe(self, topics):
+        """Subscribe now and after each connect to *topics*, filter -> QoS; the packet id."""
+        new = []
+        for topic in topics:
+            if self._topics.get(topic) != topics[topic]:
+                self._topics[topic] = topics[topic]
+                new.append(topic)
+        return self._request(_SUBSCRIBE, new if self._is_open() else ())
 
-    def unsubscribe(self, topic):
-        """Unsubscribe now, and subscribe no more after a connect."""
-        if topic in self._topics:
-            del self._topics[topic]
-            if self._is_open():
-                self._request(_UNSUBSCRIBE, (topic,))
+    def unsubscribe(self, topics):
+        """Unsubscribe now, and subscribe no more after a connect; the packet id."""
+        known = []
+        for topic in topics:
+            if self._topics.pop(topic, None) is not None:
+                known.append(topic)
+        return self._request(_UNSUBSCRIBE, known if self._is_open() else ())
 
     def _request(self, head, topics):
-        """Send SUBSCRIBE or UNSUBSCRIBE, under a packet id that no message has.
+        """Send SUBSCRIBE or UNSUBSCRIBE, under a packet id that no message has, which is returned.
 
         ThingsBoard says "session present" of sessions that it has forgotten: after each connect it
         has to hear of all topics.
         """
+        packet_id = self._next_id
         if not topics:
-            return
-        packet_id = _SUBSCRIBE_IDS + 1
-        while packet_id in self._awaited:
-            packet_id += 1
-        self._await(packet_id, topics if head == _SUBSCRIBE else ())
+            return packet_id  # while offline that of the SUBSCRIBE to come
+        # The one above the last is the first.
+        self._next_id = packet_id % 0xFFFF + 1 | _SUBSCRIBE_IDS
+        self._await(packet_id, list(topics) if head == _SUBSCRIBE else ())
         parts = [packet_id.to_bytes(2, "big")]
         for topic in topics:
             parts.append(_text(topic))
             if head == _SUBSCRIBE:
                 parts.append(bytes((self._topics[topic],)))
         self._write(_packet(head, *parts))
+        return packet_id
 
     def _await(self, packet_id, topics=()):
         """Expect an acknowledgement."""
@@ -1096,7 +1184,7 @@ class _Link:
         elif head == _PINGRESP:
             self._is_pinged = False
         elif head & 0xF0 == _PUBLISH:
-            self._on_publish(head & _QOS_1, body)
+            self._on_publish(head & 15, body)
         else:
             self._on_acknowledgement(head, body)
 
@@ -1110,13 +1198,12 @@ class _Link:
         self._acked_at = self._moved_at = ticks_ms()
         self.error = None
         if not self._sends_early:
-            self._request(_SUBSCRIBE, list(self._topics))
+            self._request(_SUBSCRIBE, self._topics)
         self._move(_ONLINE)
 
-    def _on_publish(self, id_bytes, body):
-        """*id_bytes*: 2, or at QoS 0 none."""
+    def _on_publish(self, flags, body):
         end = 2 + (body[0] << 8 | body[1])
-        start = end + id_bytes
+        start = end + (flags & _QOS_1)  # 2 bytes of packet id, or at QoS 0 none
         if start > len(body):
             raise ValueError
         topic = str(body[2:end], "utf-8")
@@ -1135,7 +1222,7 @@ class _Link:
             self._write(_packet(_PUBACK, number))
         if self._done > self._filled:
             raise MemoryError  # the rest goes by unread
-        self._owner._link_message(topic, bytes(body[start:]))
+        self._owner._link_message(topic, bytes(body[start:]), flags)
 
     def _on_acknowledgement(self, kind, body):
         self._is_unconfirmed = False
@@ -1155,11 +1242,9 @@ class _Link:
             self._is_used = True
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
-            if code == 0x80:
-                self._owner.stats["refused_subscriptions"] += 1
-                self._owner._link_error(TBError("subscription refused: " + topic))
-            elif code > 2:
+            if code not in (0, 1, 2, 0x80):
                 raise ValueError
+            self._owner._link_subscribed(topic, code)
         self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
 
 
@@ -1228,11 +1313,12 @@ def _telemetry(data, topic, flags, limit, packs, left_out):
     if not isinstance(data, (list, tuple)):
         data = (data,)
     if not data:
-        raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
+        raise ValueError(_must_be("data", "a dict or a list of dicts", data))  # never acknowledged
     messages = []
     for reading in data:
         ts, values = _split_reading(reading)
-        for text in _objects(values, limit - _STAMP_BYTES, left_out):
+        name = "data" if ts is None else "values"
+        for text in _objects(name, values, limit - _STAMP_BYTES, left_out):
             may_join = messages and (packs or ts is not None)
             if not (may_join and messages[-1].extend(ts, text, limit)):
                 messages.append(_Message(topic, [], flags, True, ts is not None))
@@ -1751,12 +1837,15 @@ class _MqttClient:
     clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
     user_data: Any
-    """Handed to the five callbacks below as their second argument."""
+    """Handed to the callbacks below as their second argument."""
     idle: Optional[Callable[[], Any]]
     """Called while `connect`, `wait_for_msg`, `flush`, `disconnect` and what sends to a full queue
     wait, for example to feed a watchdog."""
     on_connect: Optional[Callable[..., Any]] = None
-    """``on_connect(client, user_data, flags, rc)``, shaped as in MiniMQTT; both are 0."""
+    """``on_connect(client, user_data, flags, rc)``: CONNACK came, *rc* is its return code.
+
+    0: online; else the server refused, see `last_error`, and the client tries again. *flags* is 0.
+    """
     on_disconnect: Optional[Callable[..., Any]] = None
     """``on_disconnect(client, user_data, rc)``: 0 after `disconnect`, 1 if it was lost."""
     on_state: Optional[Callable[..., Any]] = None
@@ -1768,6 +1857,16 @@ class _MqttClient:
 
     Of those without a poll between them the first 64, and as many as fit into the queue, are told;
     ``stats["dropped"]`` counts all.
+    """
+    on_subscribe: Optional[Callable[..., Any]] = None
+    """``on_subscribe(client, user_data, topic, granted_qos)``: for each filter of a SUBSCRIBE.
+
+    After each connect again, and of attributes and RPC, too. 0x80: the server refused it.
+    """
+    message_flags: int
+    """Inside a handler of `subscribe`: the flags of its message, MQTT 3.1.1 section 2.2.2.
+
+    ``& 1``: retained; ``>> 1 & 3``: QoS; ``& 8``: sent again by the server (DUP).
     """
     state: str
     """``"stopped"``, ``"waiting"`` (for the next attempt), ``"connecting"``, ``"online"``."""
@@ -1792,6 +1891,7 @@ class _MqttClient:
             gc.collect()  # as after the imports
         self.state = _STOPPED
         self.connected = False
+        self.message_flags = 0
         self.user_data = self.idle = self.last_error = None
         self.stats = {
             "connects": 0,  # attempts
@@ -1996,6 +2096,8 @@ class _MqttClient:
         elif state == _CONNECTING:
             self._make_memory()
         else:
+            if isinstance(reason, TBRefusedError):
+                self._tell(self.on_connect, 0, reason.code)
             self._outbox.rewind(reason if was_connected else None, was_cut)
             self._session_ended(was_connected)
             if was_connected:
@@ -2012,9 +2114,9 @@ class _MqttClient:
         except MemoryError:
             self._outbox.shrink()
 
-    def _link_message(self, topic, payload):
+    def _link_message(self, topic, payload, flags):
         self.stats["received"] += 1
-        self._events.append((None, (topic, payload)))
+        self._events.append((None, (topic, payload, flags)))
         self._inbox_count += 1
 
     def _link_has_room(self):
@@ -2030,6 +2132,12 @@ class _MqttClient:
 
     def _link_acknowledged(self, packet_id):
         self._outbox.acknowledge(packet_id)
+
+    def _link_subscribed(self, topic, code):
+        self._tell(self.on_subscribe, topic, code)
+        if code > 2:
+            self.stats["refused_subscriptions"] += 1
+            self._link_error(TBError("subscription refused: %s" % _shown(topic)))
 
     def _link_error(self, error):
         self.last_error = error
@@ -2101,8 +2209,9 @@ class _MqttClient:
                 self._log("%s: %s", type(error).__name__, error)
             return error
 
-    def _dispatch(self, topic, payload):
+    def _dispatch(self, topic, payload, flags):
         """Hand a message to those who subscribed, and to whatever it is meant for."""
+        self.message_flags = flags
         callbacks = list(self._filters.iter_match(topic)) if self._filters else []
         for callback in callbacks:
             self._call(callback, (topic, payload))
@@ -2249,41 +2358,58 @@ class _MqttClient:
         ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
         """
         flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
-        _check_name("topic", topic, "+#")
-        _text(topic)  # half of a surrogate pair: an error now, not in a poll
+        _check_topic(topic)
         return self._send(_Message(topic, [_check_payload(payload)], flags))
 
-    def subscribe(
-        self, topic: str, callback: Any, quality_of_service: Optional[int] = None
-    ) -> None:
+    def subscribe(self, topic: Any, callback: Any, quality_of_service: Optional[int] = None) -> int:
         """Subscribe to any topic filter, now and after each connect.
 
-        :param topic: with ``+`` and ``#`` if you like. ThingsBoard refuses all but its own
-        :param callback: ``callback(topic, payload)``; *payload* is bytes
+        :param topic: with ``+`` and ``#`` if you like; or ``(topic, quality_of_service)``; or a
+            list of those, for one SUBSCRIBE packet. ThingsBoard refuses all but its own
+        :param callback: ``callback(topic, payload)``; *payload* is bytes. QoS, retain and DUP of
+            the message: see `message_flags`
+        :return: message id; `on_subscribe` tells what was granted
         """
-        _check_name("topic", topic)
-        _text(topic)
         _check_callback(callback)
-        self._link.subscribe(topic, self._qos(quality_of_service))
+        topics: Any = {}
+        for item in topic if topic and isinstance(topic, list) else (topic,):
+            item = item if isinstance(item, tuple) else (item,)
+            topic, qos = (item + (quality_of_service, None))[:2]
+            _check_topic(topic, True)
+            topics[topic] = self._qos(qos)
         if self._filters is None:
             self._filters = MQTTMatcher()
-        self._filters[topic] = callback
+        for topic in topics:
+            self._filters[topic] = callback
+        return self._link.subscribe(topics)
 
-    def unsubscribe(self, topic: str) -> None:
-        """Undo `subscribe`. An unknown topic is no error."""
-        try:
-            del self._filters[topic]
-        except (KeyError, TypeError):
-            return
-        self._unlisten(topic)
+    def unsubscribe(self, topic: Any) -> int:
+        """Undo `subscribe`: a topic filter, or a list of them. An unknown one is no error.
 
-    def _unlisten(self, topic_filter):
-        """Unsubscribe, if nobody listens any more."""
-        try:
-            self._filters[topic_filter]
-        except (KeyError, TypeError):
-            if not self._is_needed(topic_filter):
-                self._link.unsubscribe(topic_filter)
+        :return: message id
+        """
+        topics = topic if topic and isinstance(topic, list) else (topic,)
+        for item in topics:
+            _check_topic(item, True)
+        known = []
+        for item in topics:
+            try:
+                del self._filters[item]
+                known.append(item)
+            except (KeyError, TypeError):
+                pass  # nobody has subscribed
+        return self._unlisten(known)
+
+    def _unlisten(self, topics):
+        """Unsubscribe from those to which nobody listens any more."""
+        gone = []
+        for topic in topics:
+            try:
+                self._filters[topic]
+            except (KeyError, TypeError):
+                if not self._is_needed(topic):
+                    gone.append(topic)
+        return self._link.unsubscribe(gone)
 
     def will_set(
         self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
@@ -2292,10 +2418,14 @@ class _MqttClient:
 
         :raises MMQTTException: there is a connection, which has told its last will
         """
-        _check_name("topic", topic, "+#")
+        _check_topic(topic)
         if self.state in (_CONNECTING, _ONLINE):
             raise MMQTTException("after connect()")
-        payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
+        try:  # MiniMQTT before 7.10.7 takes no bytes
+            payload = str(_check_payload(payload), "utf-8")
+        except UnicodeError:
+            raise ValueError(_must_be("payload", "a string", type(payload))) from None
+        _check_text("payload", payload)
         self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
 
 
@@ -2306,8 +2436,8 @@ class TBDeviceMqttClient(_MqttClient):
     """A device of a ThingsBoard server.
 
     Call `disconnect` before you drop a client. Otherwise its connection stays open, and the server
-    shows the device online, until the garbage collector finds its socket. After ``os.fork()`` parent
-    and child would share one connection: make the client in the child.
+    shows the device online, until the garbage collector finds its socket. After ``os.fork()``
+    parent and child would share one connection: make the client in the child.
 
     :param str host: name or address of the server
     :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883
@@ -2364,14 +2494,18 @@ class TBDeviceMqttClient(_MqttClient):
         logger: Any = None,
     ) -> None:
         port = (8883 if tls else 1883) if port is None else port
-        port = int(port) if str(port).isdigit() else port
+        port = _as_int(port)
         _check_text("access_token", access_token)
         _check_text("username", username)
         _check_text("password", password)
         _check_text("client_id", client_id)
         if (username and access_token) or (password and not username):
-            raise ValueError("either access_token or username")
-        _check_name("host", host, "/")
+            raise ValueError("give access_token, or username (and password)")
+        if not host:
+            raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % (host,))
+        _check_name("host", host)
+        if "/" in host:
+            raise ValueError(_must_be("host", "a name or address without mqtt:// or a path", host))
         _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
         _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         if quality_of_service is None:
@@ -2431,7 +2565,9 @@ class TBDeviceMqttClient(_MqttClient):
             if value is not None:
                 options.setdefault(name, str(value))  # in settings.toml it may be a number
         if "host" not in options:
-            raise ValueError("no THINGSBOARD_HOST")
+            raise ValueError(
+                "THINGSBOARD_HOST is not set in settings.toml (on a computer: in the environment)"
+            )
         if options.get("tls") in ("0", "1", "true"):
             options["tls"] = options["tls"] != "0"
         return cls(**options)
@@ -2474,7 +2610,7 @@ class TBDeviceMqttClient(_MqttClient):
 
     def _listen(self, place):
         """Subscribe to a topic of ThingsBoard's."""
-        self._link.subscribe(self._filter(place))
+        self._link.subscribe({self._filter(place): 1})
 
     def _filter(self, place):
         topic = self._topics[place]
@@ -2572,7 +2708,8 @@ class TBDeviceMqttClient(_MqttClient):
         :param int quality_of_service: 0 or 1. Defaults to the client's
         :return: message id, the last one if it took several; None if nothing was left to send
         :raises TypeError: a key or a value of a type that can't be sent
-        :raises ValueError: NaN, infinity, an empty dict or list, a value above the size limit
+        :raises ValueError: NaN, infinity, a number beyond 64 bits, a key like markup, a ``ts`` that
+            is not in milliseconds, an empty dict or list, a value above the size limit
 
         A numeric string such as "007" or "1.10" becomes a number on the server. Source: MQTT
         Device API, "Telemetry upload API"; server: JsonConverter.java.
@@ -2610,7 +2747,7 @@ class TBDeviceMqttClient(_MqttClient):
         """
         flags = self._qos(quality_of_service) << 1
         message_id = None
-        for text in _objects(data, self._outbox.limit(), self._leave_out):
+        for text in _objects("data", data, self._outbox.limit(), self._leave_out):
             message_id = self._send(_Message(self._topics[_ATTRIBUTES], [text], flags))
         return message_id
 
@@ -2639,7 +2776,9 @@ class TBDeviceMqttClient(_MqttClient):
         for name, keys in (("clientKeys", client_keys), ("sharedKeys", shared_keys)):
             keys = (keys,) if keys and isinstance(keys, str) else tuple(keys or ())
             for key in keys:
-                _check_name("key", key, ",")  # which separates them
+                _check_name("key", key)
+                if "," in key:  # which separates them
+                    raise ValueError(_must_be("key", "without a comma", key))
             if keys:
                 body[name] = ",".join(keys)
         return self._ask(_ATTRIBUTES_REQUEST, body, callback, timeout)
@@ -2670,7 +2809,7 @@ class TBDeviceMqttClient(_MqttClient):
         for watch in list(self._watches):
             if subscription_id in ("*", watch.id):
                 self._watches.remove(watch)
-        self._unlisten(self._filter(_ATTRIBUTES))
+        self._unlisten((self._filter(_ATTRIBUTES),))
 
     def clean_device_sub_dict(self) -> None:
         """Forget all attribute subscriptions."""
@@ -2718,9 +2857,14 @@ class TBDeviceMqttClient(_MqttClient):
         data = loads(payload)
         deleted = data.get("deleted")
         if isinstance(deleted, list) and len(data) == 1:
+            # An attribute of that name, perhaps; or one odd name among others.
+            names = []
             for key in deleted:
-                _check_name("key", key)
-            self._attributes_changed({}, {}, deleted)
+                if key and isinstance(key, str):
+                    names.append(key)
+            self._attributes_changed({}, {}, names)
+            if len(names) < len(deleted):
+                _check_name("key", None)
         else:  # it may be an attribute of that name
             self._attributes_changed(data, data, [])
 
@@ -2758,22 +2902,23 @@ class TBDeviceMqttClient(_MqttClient):
         """
         if handler is None:
             self._rpc_methods.pop(None, None)
-            self._unlisten(self._filter(_RPC_REQUEST))
+            self._unlisten((self._filter(_RPC_REQUEST),))
         else:
-            _check_callback(handler)
+            _check_callback(handler, "handler")
             self._rpc_methods[None] = handler
             self._listen(_RPC_REQUEST)
 
     def rpc(self, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator: the function answers RPCs of that name.
 
-        It gets *params*; what it returns is the reply. If it raises, or if nobody answers to a
-        method, the reply is ``{"error": "..."}``.
+        It gets *params*; what it returns is the reply. If it raises, the reply is
+        ``{"error": "KeyError: 'x'"}``; likewise if nobody answers to a method.
         """
         _check_name("method", method)
         self._listen(_RPC_REQUEST)
 
         def register(function):
+            _check_callback(function, "function")
             self._rpc_methods[method] = function
             return function
 
@@ -2804,8 +2949,9 @@ class TBDeviceMqttClient(_MqttClient):
         if not isinstance(result, Exception):
             result = self._call(self.send_rpc_reply, (request_id, result))
         if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
-            text = str(result)[:_BUFFER_BYTES] or type(result).__name__
-            self.send_rpc_reply(request_id, {"error": text})
+            text = ("%s: %s" % (type(result).__name__, result)).rstrip(": ")
+            # As JSON a character takes 12 bytes at most.
+            self.send_rpc_reply(request_id, {"error": text[: self._outbox.limit() // 16]})
 
     def _remember_rpc(self, request_id, checksum):
         """The `_Reply` of a new RPC.
@@ -2862,8 +3008,9 @@ class TBDeviceMqttClient(_MqttClient):
         :param response: anything that JSON can say
         :return: message id
         """
-        request_id = int(request_id)
+        request_id = _check_number("request_id", _as_int(request_id), 0, 1e12, int)
         payload = _json(_check_value("response", response, 1))
+        _check_size("response", len(payload), self._outbox.limit())
         message = _Message(self._topics[_RPC_RESPONSE] + str(request_id), [payload])
         for reply in self._replies:
             if reply.id == request_id:

@@ -42,6 +42,16 @@ def test_on_connect_gets_client_user_data_flags_and_code(offline):
     assert connected.calls == [(offline, data, 0, 0)]
 
 
+def test_on_connect_hears_of_a_refusal_with_its_code(server, device):
+    client = new_client(server, access_token="UNKNOWN")
+    connected, disconnected = notes_of(client, "on_connect", "on_disconnect")
+    client.connect(timeout=0)
+    run_until(client, lambda: connected.calls)
+    client.disconnect()
+    assert connected.calls == [(client, None, 0, 5)]
+    assert disconnected.calls == []
+
+
 def test_on_connect_is_told_after_each_connect(offline, device):
     (connected,) = notes_of(offline, "on_connect")
     offline.connect()

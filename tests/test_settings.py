@@ -69,7 +69,7 @@ def test_a_subclass_makes_one_of_its_own(written):
 def test_without_a_host_the_missing_name_is_told(settings, host):
     if host is not None:
         settings(host=host)
-    with pytest.raises(ValueError, match=r"no THINGSBOARD_HOST|host"):
+    with pytest.raises(ValueError, match="THINGSBOARD_HOST"):
         TBDeviceMqttClient.from_settings()
 
 
@@ -240,7 +240,7 @@ def test_a_credential_that_is_no_text_is_refused_by_name_without_telling_it(name
 
 
 def test_a_ca_file_that_is_missing_is_told():
-    with pytest.raises(OSError, match="no/such/file"):
+    with pytest.raises(FileNotFoundError, match="tls must be a path to a CA file"):
         TBDeviceMqttClient("host", access_token="T", tls="/no/such/file.pem")
 
 
