@@ -1365,7 +1365,7 @@ class _Outbox:
         self._last_id = 0
         self._last_captured_ms = 0
         self._bare: Any = None  # the last reading that left without a time of its own
-        self._alone_at = self._clock_seen_at = ticks_ms()  # from then on the next may do so, too
+        self._alone_at = ticks_ms()  # from then on the next may do so, too
         self._progress_at = 0  # ticks: an acknowledgement, or when what is waited for was queued
         self._epoch_ms = 0  # see `knows_time`
         self._is_gated = False  # a gate was closed for what is to leave next
@@ -1617,13 +1617,8 @@ class _Outbox:
         both is kept. An example: at 500 ms a reading is taken, at 60,500 ms the clock is set to
         1,700,000,100 s. The difference is 1,700,000,039,500 ms, the reading's ts 1,700,000,040,000.
         The difference stays as it is unless the clock is set anew: it would change by up to a
-        second each time, and readings must not move against each other. The clock is looked at
-        once a second, as that takes memory.
+        second each time, and readings must not move against each other.
         """
-        now = ticks_ms()
-        if self._epoch_ms and ticks_diff(now, self._clock_seen_at) < 1000:
-            return self._stamp_mode != "never"
-        self._clock_seen_at = now
         now_s = time.time()
         if now_s >= _CLOCK_SET_S:
             epoch_ms = int(now_s * 1000) - _now_ms()
@@ -2717,9 +2712,8 @@ class TBDeviceMqttClient(_MqttClient):
         flags = self._qos(quality_of_service) << 1
         outbox = self._outbox
         topic = self._topics[_TELEMETRY]
-        messages = _telemetry(
-            data, topic, flags, outbox.limit(), outbox.knows_time(), self._leave_out
-        )
+        packs = isinstance(data, (list, tuple)) and outbox.knows_time()
+        messages = _telemetry(data, topic, flags, outbox.limit(), packs, self._leave_out)
         if not self.connected:
             self._outbox.check_room(messages)
         message_id = None

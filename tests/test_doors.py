@@ -427,10 +427,16 @@ def test_a_keeper_is_told_when_nobody_waits_for_the_answer_any_more(offline, clo
 def test_a_keeper_learns_payload_and_quality_of_service_as_they_leave(offline):
     recorder = Recorder()
     offline.attach(recorder)
-    offline.send_telemetry([{"ts": 1, "values": {"n": 1}}, {"ts": 2, "values": {"n": 2}}])
+    offline.send_telemetry(
+        [{"ts": 1700000000001, "values": {"n": 1}}, {"ts": 1700000000002, "values": {"n": 2}}]
+    )
     offline.publish("any/topic", "text", 0)
     assert list(recorder.entries.values()) == [
-        (TELEMETRY, b'[{"ts":1,"values":{"n":1}},{"ts":2,"values":{"n":2}}]', 1),
+        (
+            TELEMETRY,
+            b'[{"ts":1700000000001,"values":{"n":1}},{"ts":1700000000002,"values":{"n":2}}]',
+            1,
+        ),
         ("any/topic", b"text", 0),
     ]
 

@@ -946,8 +946,8 @@ def gate(setup):
     ("topic", "payload", "points"),
     [
         (TELEMETRY, b'{"a":1,"b":2}', 2),
-        (TELEMETRY, b'{"ts":5,"values":{"a":1,"b":2,"c":3}}', 3),
-        (TELEMETRY, b'[{"a":1},{"ts":5,"values":{"a":1,"b":2}}]', 3),
+        (TELEMETRY, b'{"ts":1700000000005,"values":{"a":1,"b":2,"c":3}}', 3),
+        (TELEMETRY, b'[{"a":1},{"ts":1700000000005,"values":{"a":1,"b":2}}]', 3),
         (TELEMETRY, b'{"ts":5,"a":1}', 2),
         (TELEMETRY, b'{"values":{"a":1,"b":2}}', 1),
         ("v2/t", b'{"a":1,"b":2}', 2),
@@ -972,7 +972,7 @@ def test_a_gate_is_asked_with_the_topic_and_what_thingsboard_counts(
 
 
 def test_readings_that_travel_together_are_asked_for_once(day, setup, gate):
-    setup.put(*readings(4), reading(5, ts=77))
+    setup.put(*readings(4), reading(5, ts=1700000000077))
     day.advance(200)
     setup.box.flush()
     assert gate.asked == gate.told == [(TELEMETRY, 5)]
