@@ -45,7 +45,7 @@ from binascii import crc32
 from json import dumps, loads
 from random import random
 
-from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
+from adafruit_minimqtt.adafruit_minimqtt import MQTT
 from adafruit_minimqtt.matcher import MQTTMatcher
 from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
 
@@ -111,6 +111,7 @@ _INBOUND = (
 # --- words: MQTT control packets ---------------------------------------------------------------
 # First byte of the packet, MQTT 3.1.1 section 2.2.1.
 
+_CONNECT = const(0x10)
 _CONNACK = const(0x20)
 _PUBLISH = const(0x30)
 _PUBACK = const(0x40)
@@ -392,65 +393,66 @@ def _tls_context(tls, context):
 
 # --- _StandIn ----------------------------------------------------------------------------------
 # MiniMQTT takes its socket from the pool that its constructor is given. Ours hands out itself, and
-# passes on what opens the real connection. `MQTT.connect` then makes these six calls, in this
+# passes on what opens the real connection. `MQTT.connect` then makes these five calls, in this
 # order, and returns without waiting for the server:
 #
 #     getaddrinfo(host, port)  -> the real pool: DNS
 #     socket(family, type)     -> the real pool
-#     wrap_socket(socket)      -> the real TLS context; with TLS alone
-#     connect(address)         -> the real socket: TCP, and the TLS handshake
+#     connect(address)         -> the real socket: TCP; with TLS the context, which wraps it first
 #     send(CONNECT)            -> kept here, in `sent`
 #     recv_into(buffer)        <- a CONNACK made up here
 #
 # From then on the real socket is the link's, which sends what was kept and reads the true CONNACK.
 # No private member of MiniMQTT or ConnectionManager is touched.
 
-# What the networks of boards raise while they connect.
-_ATTEMPT_ERRORS = (OSError, RuntimeError, MemoryError, ValueError, MMQTTException)
-
 
 class _StandIn:
-    """Pool, TLS context and socket in one: a link has no more than one of each."""
+    """Pool and socket in one: a link has no more than one of each."""
 
-    def __init__(self, pool, context):
+    def __init__(self, pool):
         self.pool = pool
-        self.context = context
+        self.context = None  # of TLS
         self.SOCK_STREAM = pool.SOCK_STREAM
         self.connect_timeout = None  # seconds, for TCP and TLS
-        self.real = self.error = None
+        self.turn = 0  # which of the addresses of the host is tried next
+        self.has_more = False  # addresses behind that one
+        self.error = None
+        self.sockets = []  # the open one; with TLS behind it what TLS made of it
 
     def _call(self, method, args, **options):
         """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
         try:
             return method(*args, **options)
-        except _ATTEMPT_ERRORS as error:
+        except Exception as error:  # whatever the networks of boards raise
             self.error = error
             raise
 
     def getaddrinfo(self, *args):
-        found = self._call(self.pool.getaddrinfo, args)
-        # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
-        for info in found:
-            if info[0] == self.pool.AF_INET:
-                return [info]
-        return found
+        self._host = args[0]
+        # ConnectionManager tries the first address only, which may be the one that is dead. On a
+        # computer "localhost" may be ::1 first, where nobody listens.
+        found = list(self._call(self.pool.getaddrinfo, args))
+        found.sort(key=lambda info: info[0] != self.pool.AF_INET)
+        place = self.turn % len(found)
+        self.has_more = place + 1 < len(found)
+        return [found[place]]
 
     def socket(self, *args):
-        self.close()  # one that there was no memory to close
-        self.error = None
-        self.real = self._call(self.pool.socket, args)
+        self.close()  # what there was no memory to close
+        self.sockets.append(self._call(self.pool.socket, args))
         self.sent = bytearray()
         self._answer = _packet(_CONNACK, bytes(2))
         return self
 
-    def wrap_socket(self, socket, server_hostname=None):
-        wrap = self.context.wrap_socket
-        self.real = self._call(wrap, (self.real,), server_hostname=server_hostname)
-        return self
-
     def connect(self, address):
-        self.real.settimeout(self.connect_timeout)
-        self._call(self.real.connect, (address,))
+        if self.context is not None:
+            wrap, plain = self.context.wrap_socket, self.sockets[-1]
+            self.sockets.append(self._call(wrap, (plain,), server_hostname=self._host))
+            if hasattr(self.pool, "NO_SOCKET_AVAIL"):  # AirLift's co-processor checks the name
+                address = (self._host, address[1])
+        real = self.sockets[-1]
+        real.settimeout(self.connect_timeout)
+        self._call(real.connect, (address,))
 
     def settimeout(self, timeout):
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
@@ -465,12 +467,29 @@ class _StandIn:
         self._answer = self._answer[size:]
         return size
 
+    def connect_packet(self, has_password):
+        """CONNECT as MiniMQTT built it; without a password that it can't leave out.
+
+        It writes an empty one behind any user name. Without it the password flag (bit 6) is 0, MQTT
+        3.1.1 section 3.1.2.9; some brokers refuse an empty password.
+        """
+        start = 2
+        while self.sent[start - 1] & 128:  # of the remaining length
+            start += 1
+        body = self.sent[start:]
+        if not has_password and body[7] & 0x40:
+            body[7] ^= 0x40
+            body = body[:-2]
+        return _packet(_CONNECT, bytes(body))
+
     def close(self):
-        try:
-            self.real.close()
-        except (AttributeError, OSError, RuntimeError):
-            pass  # there is none, or it was closed already
-        self.real = None
+        """Close both: after a failed handshake a board leaves the one below TLS open."""
+        while self.sockets:
+            try:
+                self.sockets[-1].close()
+            except (OSError, RuntimeError):
+                pass  # it was closed already
+            self.sockets.pop()
 
 
 # --- _Link: theory -----------------------------------------------------------------------------
@@ -523,13 +542,13 @@ class _Link:
         """*settings*: the arguments of `MQTT` that say where to and who."""
         self._owner = owner
         self._radio = radio
-        self._is_ssl = context is not None
         self._where = "%s port %d" % (settings["broker"], settings["port"])
-        self._standin = _StandIn(pool, context)
+        self._has_password = bool(settings["password"])
+        self._standin = _StandIn(pool)
+        self._standin.context = context
         self.mqtt = MQTT(
             socket_pool=self._standin,
-            ssl_context=self._standin,
-            is_ssl=self._is_ssl,
+            is_ssl=False,  # TLS is the stand-in's
             use_binary_mode=True,
             connect_retries=1,
             **settings,
@@ -646,7 +665,7 @@ class _Link:
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
             self.mqtt.disconnect()
-        except _ATTEMPT_ERRORS:
+        except Exception:
             pass  # it was not connected
         self._standin.close()
         was_cut = len(self._unsent) > 0
@@ -684,18 +703,19 @@ class _Link:
         """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send goes out without waiting."""
         self._owner.stats["connects"] += 1
         self._standin.connect_timeout = self._owner.connect_timeout
+        self._standin.error = None
         try:
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
-        except _ATTEMPT_ERRORS as error:
+        except Exception as error:  # MiniMQTT's too: AttributeError, UnicodeError, ...
             self._lose(self._connect_error(error))
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
-        error = self._standin.error or error
-        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._is_ssl else "")
+        error = self._standin.error or getattr(error, "__cause__", None) or error
+        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._standin.context else "")
         number = getattr(error, "errno", None)
         number = number if isinstance(number, int) else errno.ENOTCONN
         for line in _CAUSES.split("\n"):
@@ -706,7 +726,7 @@ class _Link:
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
-        socket = self._standin.real
+        socket = self._standin.sockets[-1]
         socket.settimeout(0)
         now = ticks_ms()
         self._due = self._look_at = self._moved_at = self._heard_at = self._pinged_at = now
@@ -726,7 +746,7 @@ class _Link:
             self._ready = ready
         except (ImportError, AttributeError, OSError, TypeError, ValueError):
             pass  # not every system can
-        self._write(bytes(self._standin.sent))
+        self._write(self._standin.connect_packet(self._has_password))
         if self._sends_early:
             self._request(_SUBSCRIBE, list(self._topics))
 
@@ -793,7 +813,7 @@ class _Link:
 
     def bytes_to_connect(self):
         """Memory in one piece that an attempt needs."""
-        return _TLS_BYTES if self._is_ssl else _ATTEMPT_BYTES
+        return _TLS_BYTES if self._standin.context else _ATTEMPT_BYTES
 
     def publish(self, topic, payload, flags, packet_id):
         """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
@@ -888,8 +908,8 @@ class _Link:
             is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
             if not (is_busy or "SSLWant" in type(error).__name__):
                 self._fault = self._line_error(error)
-        except _ATTEMPT_ERRORS as error:
-            self._fault = OSError(errno.ENOTCONN, str(error))
+        except Exception as error:  # of a network in Python, or MemoryError
+            self._fault = OSError(errno.ENOTCONN, repr(error))
         return -1
 
     def _line_error(self, error):

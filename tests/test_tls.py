@@ -10,7 +10,7 @@ import pytest
 
 from clients import ATTRIBUTES, Notes, flush, subscribed, values
 from faults.proxy import FIN, RST, FaultProxy
-from faults.sockets import CountingPool
+from faults.sockets import CountingPool, EspressifPool
 from helpers import run_until, wait_until
 from local_server import LocalServer
 from tb_device_mqtt import TBDeviceMqttClient
@@ -209,6 +209,41 @@ def test_nothing_is_sent_to_a_server_that_can_not_be_trusted(serve, certificates
     client.disconnect()
     assert server.packets == []
     assert client.pending_messages_count == 1
+
+
+class BoardContext:
+    """TLS of a board: after a failed handshake its socket is closed, the one below stays open.
+
+    shared-module/ssl/SSLSocket.c of CircuitPython 10 marks itself closed, its close() is empty.
+    """
+
+    def __init__(self, fails_at):
+        self.fails_at = fails_at
+
+    def wrap_socket(self, _plain, server_hostname):
+        if self.fails_at == "wrap_socket":
+            raise MemoryError("memory allocation failed, allocating 16717 bytes")
+        return self
+
+    def settimeout(self, _seconds):
+        """The one below is not told either."""
+
+    def connect(self, _address):
+        raise OSError(-0x7200, "MBEDTLS_ERR_SSL_INVALID_RECORD")
+
+    def close(self):
+        """Closed already."""
+
+
+@pytest.mark.parametrize("fails_at", ("wrap_socket", "connect"))
+def test_a_handshake_that_fails_leaves_no_socket_open(fails_at):
+    pool = EspressifPool()
+    client = secure_client(1883, BoardContext(fails_at), socket_pool=pool)
+    client._link.backoff_ms = 0
+    client.connect(timeout=0)
+    run_until(client, lambda: client.stats["connects"] == 9 and client.state == "waiting")
+    assert (len(pool.sockets), pool.open_sockets) == (9, [])
+    client.disconnect()
 
 
 # --- faults below the encryption ---
