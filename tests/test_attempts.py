@@ -245,6 +245,7 @@ def test_a_web_server_is_told_in_words(world, size):
 
 # --- memory ---
 
+
 class NoMemory:
     """Stands for any step of an attempt."""
 
