@@ -46,7 +46,7 @@ from binascii import crc32
 from json import dumps, loads
 from random import random
 
-from adafruit_minimqtt.adafruit_minimqtt import MQTT
+from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
 from adafruit_minimqtt.matcher import MQTTMatcher
 from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
 
@@ -412,6 +412,9 @@ def _tls_context(tls, context):
         raise ValueError(words + repr(error)[:64]) from None
 
 
+_X509_STRICT = const(32)  # ssl.VERIFY_X509_STRICT
+
+
 def _ca_context(ssl, path):
     """A context that trusts the certificates in this file, and no others.
 
@@ -427,11 +430,11 @@ def _ca_context(ssl, path):
     if not authorities:
         raise ValueError("no certificate")
     if sys.implementation.name == "cpython":
-        # What create_default_context() makes would trust the system's authorities too, and from
-        # Python 3.13 on be stricter with home-made ones than boards are.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    else:
-        context = ssl.create_default_context()
+        context = ssl.create_default_context(cadata=authorities.decode())
+        # From Python 3.13 on it is stricter with home-made authorities than boards are.
+        context.verify_flags &= ~_X509_STRICT
+        return context
+    context = ssl.create_default_context()
     context.load_verify_locations(cadata=authorities.decode())
     return context
 
@@ -465,10 +468,10 @@ class _StandIn:
         self.sockets = []  # the open one; with TLS behind it what TLS made of it
 
     def _call(self, method, args, **options):
-        """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
+        """Call *method*, and keep what it raises, if MiniMQTT hides that behind its own error."""
         try:
             return method(*args, **options)
-        except Exception as error:  # whatever the networks of boards raise
+        except (OSError, RuntimeError, MemoryError) as error:
             self.error = error
             raise
 
@@ -721,7 +724,7 @@ class _Link:
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
             self.mqtt.disconnect()
-        except Exception:
+        except (OSError, RuntimeError, MemoryError, MMQTTException):
             pass  # it was not connected
         self._standin.close()
         was_cut = len(self._unsent) > 0
@@ -1022,7 +1025,7 @@ class _Link:
             is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
             if not (is_busy or "SSLWant" in type(error).__name__):
                 self._fault = self._line_error(error)
-        except Exception as error:  # of a network in Python, or MemoryError
+        except (RuntimeError, MemoryError, ValueError) as error:  # of networks in Python
             self._fault = OSError(errno.ENOTCONN, repr(error))
         return -1
 

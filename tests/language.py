@@ -321,8 +321,8 @@ def _exceptions(tree):
         for handler in _nodes(tree, ast.ExceptHandler)
         if handler.type is None or _is_name(handler.type, "Exception", "BaseException")
     ]
-    for handler in catchers[2:]:
-        yield handler, "except Exception a third time: a handler and a server are the strangers"
+    for handler in catchers[3:]:
+        yield handler, "except Exception a fourth time: handlers, servers and networks are the strangers"
 
 
 def _order_of_dicts(tree):

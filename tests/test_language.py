@@ -178,8 +178,8 @@ REFUSED = [
     ("json.dumps(x, sort_keys=True)", "json.dumps() with keywords"),
     ("try: pass\nexcept BlockingIOError: pass", "BlockingIOError"),
     (
-        3 * "try: pass\nexcept Exception: pass\n",
-        "except Exception a third time: a handler and a server are the strangers",
+        4 * "try: pass\nexcept Exception: pass\n",
+        "except Exception a fourth time: handlers, servers and networks are the strangers",
     ),
     ("f'{f\"{x}\"}'", "f-string inside an f-string"),
     ("f'{x}' 'b{c}'", "brace in the text of an f-string"),
@@ -229,7 +229,7 @@ ALLOWED = [
     "with (a): pass",
     "with open('(') as f: pass",
     "@client.rpc('x')\ndef f(): pass",
-    2 * "try: pass\nexcept Exception: pass\n",
+    3 * "try: pass\nexcept Exception: pass\n",
 ]
 
 
