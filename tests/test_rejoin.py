@@ -84,6 +84,16 @@ def test_attempts_to_join_begin_after_5_s_and_have_growing_pauses(clock, router,
     assert 6 < len(joined_s) < 16
 
 
+def test_a_second_address_of_the_server_spares_no_pause_between_attempts_to_join(clock, router):
+    board = Board(clock, router, PicoRadio)
+    first = board.pool.getaddrinfo("server.test", 1883)
+    board.pool.getaddrinfo = lambda *_: first * 2
+    board.go_online()
+    board.cut()
+    board.run(20)
+    assert 1 < len(router.joined) < 6
+
+
 def test_an_attempt_to_join_is_announced_one_poll_before(clock, router):
     board = Board(clock, router, PicoRadio)
     board.go_online()

@@ -92,7 +92,7 @@ def test_an_unknown_token_is_refused_in_words(board, server, device):
     kind, code, words, *states = board.play("connecting.refusal", server.port, settings=settings)
     assert (kind, code) == ("TBRefusedError", 5)
     assert "CONNACK 5" in words
-    assert "with access_token" in words
+    assert "refused the access token" in words
     assert states == ["waiting", "stopped"]
     assert device.connects == 0
 
