@@ -41,6 +41,7 @@ __all__ = ("TBDeviceMqttClient", "TBError", "TBRefusedError", "TBTimeoutError")
 
 import errno
 import gc
+import os
 import sys
 import time
 from binascii import crc32
@@ -114,6 +115,7 @@ _INBOUND = (
 # --- words: MQTT control packets ---------------------------------------------------------------
 # First byte of the packet, MQTT 3.1.1 section 2.2.1.
 
+_CONNECT = const(0x10)
 _CONNACK = const(0x20)
 _PUBLISH = const(0x30)
 _PUBACK = const(0x40)
@@ -170,6 +172,7 @@ _BACKOFF_MAX_MS = const(60000)
 _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in any case
 _SETTLED_MS = const(10000)  # online for so long: the attempts before count no more
 _RADIO_MS = const(500)
+_REJOIN_MS = const(5000)  # the radio has been down for so long
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
 _SPI_GAP_MS = const(60)  # a look at AirLift or WIZnet costs milliseconds of SPI
 _SPI_SLICE_BYTES = const(256)
@@ -186,11 +189,11 @@ _ONLINE = const("online")
 # CONNACK return codes, MQTT 3.1.1 section 3.2.2.3, as ThingsBoard uses them; a line each from 0 on.
 # One text: a tuple of six takes 150 bytes more of a board.
 _REFUSALS = const("""unknown return code
-it does not speak this version of MQTT
-it wants an access token
+it does not support MQTT 3.1.1
+no access token was given
 not available, or above a rate limit
 user name or password is wrong
-it does not know this device""")
+no device has it""")
 
 
 class TBError(Exception):
@@ -207,7 +210,8 @@ class TBRefusedError(TBError):
     def __init__(self, code: int, credential: str) -> None:
         reasons = _REFUSALS.split("\n")
         reason = reasons[code if code < len(reasons) else 0]
-        super().__init__("refused: %s (CONNACK %d, with %s)" % (reason, code, credential))
+        what = credential if code in (4, 5) else "connection"
+        super().__init__("the server refused the %s: %s (CONNACK %d)" % (what, reason, code))
         self.code: int = code
 
 
@@ -457,9 +461,29 @@ def _network(network_adapter, radio):
     return get_radio_socketpool(radio), get_radio_ssl_context(radio), radio
 
 
+def _way_to_rejoin(rejoin, radio):
+    """What brings the network back, a function and its arguments; or None.
+
+    A board's own Wi-Fi joins by settings.toml when the board starts. Later nothing tries again: on
+    the Pico W never, on Espressif not after a router that was away for a while
+    (ports/espressif/common-hal/wifi/__init__.c, STA_DISCONNECTED).
+    """
+    if rejoin:
+        if not callable(rejoin):
+            raise TypeError("rejoin must be a function")
+        return (rejoin,)
+    ssid = os.getenv("CIRCUITPY_WIFI_SSID")
+    if rejoin is not None or type(radio).__name__ != "Radio" or not ssid:
+        return None
+    return radio.connect, str(ssid), str(os.getenv("CIRCUITPY_WIFI_PASSWORD") or "")
+
+
 def _tls_context(tls, context):
-    """What *tls* asks for: nothing, True, the path of a CA file, or a context. *context*: ours."""
-    if not tls or hasattr(tls, "wrap_socket"):
+    """What *tls* asks for: nothing, True, the path of a CA file, or a context. *context*: ours.
+
+    None and False alone mean no TLS; all else that can't be used is an error.
+    """
+    if tls is None or tls is False or hasattr(tls, "wrap_socket"):
         return tls or None
     if tls is True and context is not None:
         return context
@@ -467,28 +491,49 @@ def _tls_context(tls, context):
 
     if tls is True:
         return ssl.create_default_context()
-    _check_text("tls", tls)
     try:
-        with open(tls) as file:
-            authorities = file.read()
-    except OSError as error:  # without its text, in which a token may stand
-        raise OSError(error.errno, "tls must be a path to a CA file") from None
+        return _ca_context(ssl, tls)
+    except (OSError, TypeError, ValueError) as error:
+        # Neither the value, which may be a secret in the wrong place, nor the file's content.
+        words = "tls (THINGSBOARD_TLS) must be True or a CA file in PEM format: "
+        raise ValueError(words + repr(error)[:64]) from None
+
+
+_X509_STRICT = const(32)  # ssl.VERIFY_X509_STRICT
+
+
+def _ca_context(ssl, path):
+    """A context that trusts the certificates in this file, and no others.
+
+    Only they are taken, not what stands around them. There has to be one: with an empty text a
+    computer would trust the authorities of the system, and a board anybody.
+    """
+    authorities = b""
+    with open(path + "", "rb") as file:  # a TypeError if it is no string
+        parts = file.read().split(b"-----")
+    for place in range(len(parts) - 2):
+        if parts[place] == b"BEGIN CERTIFICATE":  # its body and its end follow
+            authorities += b"-----".join([b""] + parts[place : place + 3] + [b"\n"])
+    if not authorities:
+        raise ValueError("no certificate")
     if sys.implementation.name == "cpython":
-        return ssl.create_default_context(cadata=authorities)  # these alone, not the system's too
+        context = ssl.create_default_context(cadata=authorities.decode())
+        # From Python 3.13 on it is stricter with home-made authorities than boards are.
+        context.verify_flags &= ~_X509_STRICT
+        return context
     context = ssl.create_default_context()
-    context.load_verify_locations(cadata=authorities)
+    context.load_verify_locations(cadata=authorities.decode())
     return context
 
 
 # --- _StandIn ----------------------------------------------------------------------------------
 # MiniMQTT takes its socket from the pool that its constructor is given. Ours hands out itself, and
-# passes on what opens the real connection. `MQTT.connect` then makes these six calls, in this
+# passes on what opens the real connection. `MQTT.connect` then makes these five calls, in this
 # order, and returns without waiting for the server:
 #
 #     getaddrinfo(host, port)  -> the real pool: DNS
 #     socket(family, type)     -> the real pool
-#     wrap_socket(socket)      -> the real TLS context; with TLS alone
-#     connect(address)         -> the real socket: TCP, and the TLS handshake
+#     connect(address)         -> the real socket: TCP; with TLS the context, which wraps it first
 #     send(CONNECT)            -> kept here, in `sent`
 #     recv_into(buffer)        <- a CONNACK made up here
 #
@@ -497,58 +542,60 @@ def _tls_context(tls, context):
 # ConnectionManager's table lets go of the stand-in, and a client that is dropped is collected.
 # No private member of MiniMQTT or ConnectionManager is touched.
 
-# What the networks of boards raise while they connect.
-_ATTEMPT_ERRORS = (OSError, RuntimeError, MemoryError, ValueError, MMQTTException)
-
 
 class _StandIn:
-    """Pool, TLS context and socket in one: a link has no more than one of each."""
+    """Pool and socket in one: a link has no more than one of each."""
 
-    def __init__(self, pool, context):
+    def __init__(self, pool):
         self.pool = pool
-        self.context = context
+        self.context = None  # of TLS
         self.SOCK_STREAM = pool.SOCK_STREAM
         self.connect_timeout = None  # seconds, for TCP and TLS
-        self.real = self.error = None
+        self.turn = 0  # which of the addresses of the host is tried next
+        self.has_more = False  # whether another address is to be tried in this round
+        self.error = None
+        self.sockets = []  # the open one; with TLS behind it what TLS made of it
 
     def _call(self, method, args, **options):
-        """Call *method*, and keep what it raises: MiniMQTT hides that behind its own error."""
+        """Call *method*, and keep what it raises, if MiniMQTT hides that behind its own error."""
         try:
             return method(*args, **options)
-        except _ATTEMPT_ERRORS as error:
+        except (OSError, RuntimeError, MemoryError) as error:
             self.error = error
             raise
 
     def getaddrinfo(self, *args):
-        found = self._call(self.pool.getaddrinfo, args)
-        # ConnectionManager tries the first address only: on a computer, "localhost" may be ::1.
-        for info in found:
-            if info[0] == self.pool.AF_INET:
-                return [info]
-        return found
+        self.host = args[0]
+        # ConnectionManager tries the first address only, which may be the one that is dead. On a
+        # computer "localhost" may be ::1 first, where nobody listens.
+        found = list(self._call(self.pool.getaddrinfo, args))
+        found.sort(key=lambda info: info[0] != self.pool.AF_INET)
+        place = self.turn % len(found)
+        self.has_more = place + 1 < len(found)
+        return [found[place]]
 
     def socket(self, *args):
-        self.close()  # one that there was no memory to close
-        self.error = None
-        self.real = self._call(self.pool.socket, args)
+        self.close()  # what there was no memory to close
+        self.sockets.append(self._call(self.pool.socket, args))
         self.sent = bytearray()
         self._answer = _packet(_CONNACK, bytes(2))
         return self
 
-    def wrap_socket(self, socket, server_hostname=None):
-        wrap = self.context.wrap_socket
-        self.real = self._call(wrap, (self.real,), server_hostname=server_hostname)
-        return self
-
     def connect(self, address):
-        self.real.settimeout(self.connect_timeout)
-        self._call(self.real.connect, (address,))
+        if self.context is not None:
+            wrap, plain = self.context.wrap_socket, self.sockets[-1]
+            self.sockets.append(self._call(wrap, (plain,), server_hostname=self.host))
+            if hasattr(self.pool, "NO_SOCKET_AVAIL"):  # AirLift's co-processor checks the name
+                address = (self.host, address[1])
+        real = self.sockets[-1]
+        real.settimeout(self.connect_timeout)
+        self._call(real.connect, (address,))
 
     def settimeout(self, timeout):
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
 
     def send(self, data):
-        if self.real is not None:  # else DISCONNECT, which nobody is to get
+        if self.sockets:  # else it is DISCONNECT, which nobody is to get
             self.sent.extend(data)
         return len(data)
 
@@ -558,12 +605,29 @@ class _StandIn:
         self._answer = self._answer[size:]
         return size
 
+    def connect_packet(self, has_password):
+        """CONNECT as MiniMQTT built it; without a password that it can't leave out.
+
+        It writes an empty one behind any user name. Without it the password flag (bit 6) is 0, MQTT
+        3.1.1 section 3.1.2.9; some brokers refuse an empty password.
+        """
+        start = 2
+        while self.sent[start - 1] & 128:  # of the remaining length
+            start += 1
+        body = self.sent[start:]
+        if not has_password and body[7] & 0x40:
+            body[7] ^= 0x40
+            body = body[:-2]
+        return _packet(_CONNECT, bytes(body))
+
     def close(self):
-        try:
-            self.real.close()
-        except (AttributeError, OSError, RuntimeError):
-            pass  # there is none, or it was closed already
-        self.real = None
+        """Close both: after a failed handshake a board leaves the one below TLS open."""
+        while self.sockets:
+            try:
+                self.sockets[-1].close()
+            except (OSError, RuntimeError):
+                pass  # it was closed already
+            self.sockets.pop()
 
 
 class _Pool:
@@ -595,7 +659,7 @@ _pool = _Pool()
 
 _MOVES = {  # state: those that may follow
     _STOPPED: (_WAITING,),
-    _WAITING: (_CONNECTING, _STOPPED),
+    _WAITING: (_CONNECTING, _WAITING, _STOPPED),  # an AirLift that does not answer
     _CONNECTING: (_ONLINE, _WAITING, _STOPPED),
     _ONLINE: (_WAITING, _STOPPED),
 }
@@ -607,38 +671,39 @@ _IPPROTO_TCP = const(6)  # the same everywhere; not every pool has the names
 _TCP_NODELAY = const(1)
 
 # Parts of an error's class or text, in lower case, and what they mean; the first line that fits.
-# Samples of what the lines are for: "MemoryError", "[Errno -2] Name or service not known",
-# "ConnectionRefusedError", "[Errno 116] ETIMEDOUT", "certificate has expired", "Hostname mismatch",
-# "self-signed certificate", "[Errno 113] No route to host", "tlsv13 alert certificate required",
-# "[SSL: WRONG_VERSION_NUMBER]". One text: nested tuples take 700 bytes more of a board.
-_CAUSES = const("""memory|nomem|alloc|too little memory left
-gaierror|unicodeerror|resolve|request host|host not known
-refused|nobody listens there
-timed|inprogress|no answer
-expired|yet valid|certificate expired or not yet valid: is the clock set?
-mismatch|not match|certificate of another host
-verif|signed|certificate not trusted: tls= takes the path of its CA file
-host|unreach|no connection
-alert|our TLS refused: is a client certificate wanted?
-ssl|TLS failed: does this port speak it?
-|no connection""")
+# {0}: where to, {1}: the system's words. Samples of what the lines are for: "MemoryError", "Out of
+# sockets", "[Errno -2] Name or service not known", "ConnectionRefusedError", "[Errno 116]
+# ETIMEDOUT", "certificate has expired", "Hostname mismatch", "self-signed certificate", "tlsv13
+# alert certificate required", EPIPE of a board for the same, "[SSL: WRONG_VERSION_NUMBER]". One
+# text: nested tuples take 700 bytes more of a board.
+_CAUSES = const("""memory|nomem|alloc|too little memory left ({1})
+sockets|open files|no socket is left ({1})
+gaierror|unicodeerror|resolve|request host|host not known: {0}
+refused|connection refused: no server is listening on {0}
+timed|inprogress|no answer from {0}
+expired|yet valid|certificate expired or not yet valid: is the clock set? ({1})
+mismatch|not match|certificate of another host ({1})
+verif|signed|certificate not trusted: tls= needs the CA file that signed it ({1})
+alert|pipe|the server rejected our TLS handshake; does it require a client certificate? ({1})
+ssl|reset|eof|notconn|TLS failed: does this port speak it? ({1})
+|no connection to {0} ({1})""")
+_TLS_HEAP_BYTES = const(40000)  # with less, mbedTLS takes good certificates for bad ones
 
 
 class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
-    credential = "access_token"  # what the server refuses, should it refuse
 
-    def __init__(self, owner, settings, pool, context, radio):
-        """*settings*: the arguments of `MQTT` that say where to and who."""
+    def __init__(self, owner, settings, pool, radio, rejoin):
+        """*settings*: the arguments of `MQTT` that never change."""
         self._owner = owner
         self._radio = radio
-        self._is_ssl = context is not None
-        self._where = "%s port %d" % (settings["broker"], settings["port"])
-        self._standin = _StandIn(pool, context)
+        self._rejoin = rejoin  # a function and its arguments, or None
+        self._is_down = False  # there is no network: the next attempt begins with `rejoin`
+        self._standin = _StandIn(pool)
         self.mqtt = MQTT(
             socket_pool=_pool,
-            ssl_context=self._standin,
-            is_ssl=self._is_ssl,
+            broker="",  # see `set_connection`
+            is_ssl=False,  # the stand-in adds TLS
             use_binary_mode=True,
             connect_retries=1,
             **settings,
@@ -667,6 +732,7 @@ class _Link:
         self._next_id = _SUBSCRIBE_IDS + 1  # of a SUBSCRIBE or UNSUBSCRIBE
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
         self._is_used = False  # a message was acknowledged
+        self.topic = None  # of the last message, until it is acknowledged
         self._is_unconfirmed = False  # QoS 0 left behind the last acknowledgement
         self._unsent.clear()
         self._first_sent = 0  # bytes of the first packet that have gone
@@ -688,6 +754,15 @@ class _Link:
         self._is_told = False
         self._owner._link_moved(state, reason, was_cut)
         self._is_told = True  # else memory ran out, and the next poll tells it
+
+    def set_connection(self, host, port, username, password, context, credential):
+        """Where the next attempt leads, and who we are. *credential*: what may be refused."""
+        self.mqtt.broker = host
+        self.mqtt.port = port
+        self.username = username
+        self.password = password or ""  # MiniMQTT can't do without
+        self._standin.context = context
+        self.credential = credential
 
     def start(self):
         """Connect, and stay connected until `stop`."""
@@ -728,11 +803,11 @@ class _Link:
                 self._is_told = True
             if self._socket is not None:
                 self._poll_socket()
-            elif not may_connect:
+            elif not may_connect or self.state == _STOPPED or ticks_diff(ticks_ms(), self._due) < 0:
                 return
             elif self.state == _CONNECTING:
                 self._open()  # announced at the poll before
-            elif self.state == _WAITING and ticks_diff(ticks_ms(), self._due) >= 0:
+            else:
                 self._announce_attempt()
             if self._fault is not None:
                 raise self._fault
@@ -759,7 +834,7 @@ class _Link:
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
             get_connection_manager(_pool).close_socket(self._standin)
-        except _ATTEMPT_ERRORS:
+        except (OSError, RuntimeError, MemoryError, MMQTTException):
             pass  # it has forgotten it already
         self._standin.close()
         was_cut = len(self._unsent) > 0
@@ -767,42 +842,93 @@ class _Link:
         self._move(state, reason, was_cut)
 
     def _lose(self, reason):
-        """The connection, or the attempt, is over; plan the next one."""
-        if self._early_id:
-            self._sends_early = False  # ThingsBoard before 3.3 forgets what precedes its CONNACK
-        self.error = reason
+        """The connection, or the attempt, is over; plan the next one.
+
+        At once, and `connect` goes on, where another way is left:
+
+        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
+          from now on nothing does
+        * the host has another address
+
+        Otherwise after a pause: it did not last. Two clients on one token throw each other out,
+        which must not become a race.
+        """
+        another = False
+        if self._early_id and self._sends_early and not isinstance(reason, TBRefusedError):
+            self._sends_early = False
+            another = True
+        if self.state == _CONNECTING:
+            self._standin.turn += 1  # the next address
+            another = another or (self._socket is None and self._standin.has_more)
+        self.error = None if another else reason
         if self._is_used and self._awaited:
             self._attempts = 0  # cut in the middle of messages that pass
-        # Otherwise it did not last: two clients on one token throw each other out, which must not
-        # become a race.
-        pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << self._attempts)
-        self._attempts = min(self._attempts + 1, _BACKOFF_LAST)
-        self._due = ticks_add(ticks_ms(), int(pause_ms * (0.5 + random() / 2)))
+        self._due = now = ticks_ms()
+        if not another:
+            pause_ms = min(_BACKOFF_MAX_MS, self.backoff_ms << self._attempts)
+            self._rejoin_due = ticks_add(now, int(pause_ms * (0.5 + random() / 2)))
+            self._attempts = min(self._attempts + 1, _BACKOFF_LAST)
+            if not (self._is_down and self._radio):  # else it may come back by itself
+                self._due = self._rejoin_due
+        if self._radio is None and self._socket is None:
+            self._is_down = self._rejoin is not None  # there is nobody to ask
         self._close(_WAITING, reason)
 
     # --- _Link: an attempt ---------------------------------------------------------------------
 
     def _announce_attempt(self):
-        """Move to "connecting" if there is a network; the attempt follows one poll later."""
-        self._due = ticks_add(ticks_ms(), _RADIO_MS)
-        for name in ("connected", "is_connected", "link_status"):  # each kind of radio has one
+        """Move to "connecting", which blocks one poll later, if there is a network.
+
+        If the radio has none: after some seconds, in which it may come back by itself, joining
+        again is the first step of an attempt, with the pauses of attempts.
+        """
+        now = ticks_ms()
+        self._due = ticks_add(now, _RADIO_MS)
+        error = self._radio_error()
+        if error and not self._is_down:
+            self._is_down = True
+            self._rejoin_due = ticks_add(now, _REJOIN_MS)
+            self._owner._link_error(error)
+            self.error = None
+        if self._radio and not error:
+            self._is_down = False
+        if self._is_down and not self._rejoin:
+            self.error = error
+        elif not self._is_down or ticks_diff(now, self._rejoin_due) >= 0:
+            self._move(_CONNECTING)
+            self._due = now
+
+    def _radio_error(self):
+        """Why the radio has no network. None: it has one, or there is no radio to ask."""
+        for name in ("connected", "is_connected", "link_status"):  # each kind has one
             if not getattr(self._radio, name, True):
-                if self.error is None:
-                    self.error = OSError(errno.EHOSTUNREACH, "the radio is not connected")
-                    self._owner._link_error(self.error)
-                return
-        self._move(_CONNECTING)
+                return OSError(errno.EHOSTUNREACH, "the radio is not connected")
 
     def _open(self):
-        """The attempt: DNS, TCP, TLS. What MiniMQTT wanted to send goes out without waiting."""
-        self._owner.stats["connects"] += 1
-        self._standin.connect_timeout = self._owner.connect_timeout
+        """Join the network if it is gone; DNS, TCP, TLS.
+
+        What MiniMQTT wanted to send goes out without waiting.
+        """
+        # The least pause, if there is no memory left to plan one.
+        self._due = ticks_add(ticks_ms(), self.backoff_ms)
+        self._standin.has_more = False
         try:
             _pool.standins[_thread_id()] = self._standin
+            if self._is_down:
+                function, *arguments = self._rejoin
+                function(*arguments)
+                error = self._radio_error()
+                if error:
+                    raise error
+                self._is_down = False
+            self._owner.stats["connects"] += 1
+            self._standin.connect_timeout = self._owner.connect_timeout
+            self._standin.error = None
+            self.mqtt.username_pw_set(self.username, self.password)
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
-        except _ATTEMPT_ERRORS as error:
-            self._lose(self._connect_error(error))
+        except Exception as error:  # of MiniMQTT, of networks of boards, of `rejoin`
+            self._lose(error if self._is_down else self._connect_error(error))
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
         finally:
@@ -810,24 +936,31 @@ class _Link:
 
     def _connect_error(self, error):
         """The reason why an attempt failed, as an `OSError` in our words and the system's."""
-        error = self._standin.error or error
-        said = "%s %s %s" % (type(error).__name__, error, "ssl" if self._is_ssl else "")
-        number = getattr(error, "errno", None)
-        number = number if isinstance(number, int) else errno.ENOTCONN
+        error = self._standin.error or getattr(error, "__cause__", None) or error
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+        if not isinstance(number, int):
+            number, reason = errno.ENOTCONN, None
+        reason = reason or str(error) or type(error).__name__
+        said = "%s %s %s" % (type(error).__name__, error, "ssl" if number < -99 else "")
+        is_board = sys.implementation.name != "cpython"
+        if is_board and gc.mem_free() < _TLS_HEAP_BYTES:  # type: ignore[attr-defined]
+            said = said.replace("VERIF", "memory")
         for line in _CAUSES.split("\n"):
             *parts, cause = line.split("|")
             for part in parts:
                 if part in said.lower():
-                    return OSError(number, "%s: %s (%s)" % (self._where, cause, error))
+                    where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
+                    return OSError(number, cause.format(where, reason))
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
         standin = self._standin
-        socket, standin.real = standin.real, None
+        sockets, standin.sockets = standin.sockets, []
         try:  # closes nothing, and ConnectionManager lets go of the stand-in
             self.mqtt.disconnect()
         finally:
-            standin.real = socket
+            standin.sockets = sockets
+        socket = sockets[-1]
         socket.settimeout(0)
         now = ticks_ms()
         self._due = self._look_at = self._moved_at = self._heard_at = self._pinged_at = now
@@ -847,7 +980,7 @@ class _Link:
             self._ready = ready
         except (ImportError, AttributeError, OSError, TypeError, ValueError):
             pass  # not every system can
-        self._write(bytes(self._standin.sent))
+        self._write(self._standin.connect_packet(self.password))
         if self._sends_early:
             self._request(_SUBSCRIBE, self._topics)
 
@@ -868,7 +1001,9 @@ class _Link:
             self._expect("acknowledgement", self._sent_at, limit_ms)  # TCP's
             self._acked_at = now
         if self.state == _CONNECTING:
-            self._expect("CONNACK", self._moved_at, _CONNACK_TIMEOUT_MS)
+            # Half of it where the fault may be ours: `connect` waits for a second attempt, too.
+            limit_ms = _CONNACK_TIMEOUT_MS >> (1 if self._early_id else 0)
+            self._expect("CONNACK", self._moved_at, limit_ms)
             return
         if ticks_diff(now, self._moved_at) >= _SETTLED_MS:
             self._attempts = 0
@@ -914,10 +1049,11 @@ class _Link:
 
     def bytes_to_connect(self):
         """Memory in one piece that an attempt needs."""
-        return _TLS_BYTES if self._is_ssl else _ATTEMPT_BYTES
+        return _TLS_BYTES if self._standin.context else _ATTEMPT_BYTES
 
     def publish(self, topic, payload, flags, packet_id):
         """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
+        self.topic = topic
         identifier = b""
         if flags & _QOS_1:
             identifier = packet_id.to_bytes(2, "big")
@@ -1018,19 +1154,21 @@ class _Link:
             is_busy = error.errno in (errno.EAGAIN, _WSAEWOULDBLOCK, errno.ENOMEM, _ENOBUFS)
             if not (is_busy or "SSLWant" in type(error).__name__):
                 self._fault = self._line_error(error)
-        except _ATTEMPT_ERRORS as error:
-            self._fault = OSError(errno.ENOTCONN, str(error))
+        except (RuntimeError, MemoryError, ValueError) as error:  # of networks in Python
+            self._fault = OSError(errno.ENOTCONN, repr(error))
         return -1
 
     def _line_error(self, error):
         """What a socket raised, or None if it was closed, as a reason for the user."""
         words = "closed by the server"
         if self.state == _CONNECTING:
-            words += " before CONNACK: is TLS or a client certificate wanted?"
+            words += " before CONNACK: does it require TLS or a client certificate?"
             if error:
                 words += " (%s)" % error
         elif error is not None and error.errno not in (errno.ENOTCONN, errno.ECONNRESET, _EPIPE):
             return error
+        elif self.topic:
+            words += " after a message to " + self.topic
         elif self._attempts > 2:
             words += " again and again: credentials used twice?"
         return OSError(errno.ENOTCONN, words)
@@ -1093,6 +1231,9 @@ class _Link:
             return True
         head = self._buffer[0]
         try:
+            # CONNACK is the first packet and no other; what is no MQTT may never be complete.
+            if self._filled and (head == _CONNACK) != (self.state == _CONNECTING):
+                raise ValueError
             start, end = self._find_body()
             if not end:
                 return False
@@ -1105,8 +1246,11 @@ class _Link:
             self._owner.stats["oversize"] += 1
             self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
-            words = {0x15: "is TLS wanted?", 0x48: "is this HTTP?"}.get(head, "unexpected")
-            raise TBError("protocol: packet 0x%02x: %s" % (head, words)) from None
+            words = "is TLS wanted?" if head == 0x15 else "unexpected"
+            words = "protocol: packet 0x%02x: %s" % (head, words)
+            if head == 0x48:  # "HTTP/1.1 400 Bad Request"
+                words = "The reply was not MQTT. Is this the web (HTTP) port?"
+            raise TBError(words) from None
         return True
 
     def _discard(self):
@@ -1246,6 +1390,8 @@ class _Link:
                 raise ValueError
             self._owner._link_subscribed(topic, code)
         self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
+        if not self._awaited:
+            self.topic = None
 
 
 # --- _Outbox: theory ---------------------------------------------------------------------------
@@ -2448,6 +2594,11 @@ class TBDeviceMqttClient(_MqttClient):
     :param radio: ``wifi.radio``, an ``ESP_SPIcontrol`` or a ``WIZNET5K``. Defaults to the board's
         own Wi-Fi; on a computer to its network
     :param socket_pool: instead of *radio*
+    :param rejoin: what brings a lost network back. Defaults to None: a board's own Wi-Fi that has
+        been down for 5 s joins by CIRCUITPY_WIFI_SSID and CIRCUITPY_WIFI_PASSWORD again. A
+        function: is called instead, also for an AirLift, a WIZnet, a modem; without a *radio* to
+        ask, after each attempt that did not reach the server. False: nothing does. It blocks: it
+        is announced by `on_state` and repeated with growing pauses; what it raises is `last_error`
     :param int keep_alive: seconds; a dead connection is noticed within that time. 0: never
     :param int queue_size: messages that are kept while they can't be sent. When full, the oldest
         telemetry goes, and `on_drop` is told
@@ -2480,6 +2631,7 @@ class TBDeviceMqttClient(_MqttClient):
         tls: Any = None,
         radio: Any = None,
         socket_pool: Any = None,
+        rejoin: Any = None,
         keep_alive: int = 60,
         queue_size: int = 64,
         queue_bytes: int = 8192,
@@ -2488,19 +2640,14 @@ class TBDeviceMqttClient(_MqttClient):
         stamp: str = "late",
         logger: Any = None,
     ) -> None:
-        port = (8883 if tls else 1883) if port is None else port
-        port = _as_int(port)
-        _check_text("access_token", access_token)
-        _check_text("username", username)
-        _check_text("password", password)
         _check_text("client_id", client_id)
-        if (username and access_token) or (password and not username):
-            raise ValueError("give access_token, or username (and password)")
-        if not host:
-            raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % (host,))
-        _check_name("host", host)
-        if "/" in host:
-            raise ValueError(_must_be("host", "a name or address without mqtt:// or a path", host))
+        if not client_id:  # of two with one id a broker throws out the older
+            unique = os.urandom(8)
+            if sys.implementation.name == "circuitpython":
+                from microcontroller import cpu
+
+                unique = cpu.uid
+            client_id = "tb-%x" % int.from_bytes(unique, "big")
         _check_number("queue_size", queue_size, 1, _SUBSCRIBE_IDS >> 1)
         _check_number("queue_bytes", queue_bytes, 1, 1 << 29)
         if quality_of_service is None:
@@ -2508,28 +2655,19 @@ class TBDeviceMqttClient(_MqttClient):
         _check_number("quality_of_service", quality_of_service, 0, 1, int)
         if stamp not in ("late", "always", "never"):
             raise ValueError("stamp must be 'late', 'always' or 'never'")
-        if not client_id and sys.implementation.name == "circuitpython":
-            from microcontroller import cpu
-
-            # Elsewhere MiniMQTT has a good one.
-            client_id = "tb-%x" % int.from_bytes(cpu.uid, "big")
         settings = {
-            "broker": host,
-            "port": _check_number("port", port, 1, 65535, int),
             "client_id": client_id,
             "keep_alive": int(_check_number("keep_alive", keep_alive, 0, 65534)),
-            "username": access_token or username,
-            "password": password or "",  # MiniMQTT can't do without
         }
-        context = None
+        self._context = None
         if socket_pool is None:
-            socket_pool, context, radio = _network(network_adapter, radio)
-        network = (socket_pool, _tls_context(tls, context), radio)
+            socket_pool, self._context, radio = _network(network_adapter, radio)
+        network = (socket_pool, radio, _way_to_rejoin(rejoin, radio))
         super().__init__(
             settings, network, quality_of_service, queue_size, queue_bytes, stamp, logger
         )
-        if not access_token:
-            self._link.credential = "username" if username else "tls" if tls else "client_id"
+        self._server: Any = {"host": host, "port": port, "tls": tls}
+        self.set_connection(access_token=access_token, username=username, password=password)
         self._strict = strict
         self._topics = _COMPACT_TOPICS.split() if compact else _TOPICS
         self._requests = {}  # topic of the answer -> _Request
@@ -2548,15 +2686,13 @@ class TBDeviceMqttClient(_MqttClient):
 
         :raises ValueError: there is no THINGSBOARD_HOST
         """
-        from os import getenv
-
         for name, setting in (
             ("host", "THINGSBOARD_HOST"),
             ("port", "THINGSBOARD_PORT"),
             ("access_token", "THINGSBOARD_TOKEN"),
             ("tls", "THINGSBOARD_TLS"),
         ):
-            value = getenv(setting)
+            value = os.getenv(setting)
             if value is not None:
                 options.setdefault(name, str(value))  # in settings.toml it may be a number
         if "host" not in options:
@@ -2566,6 +2702,47 @@ class TBDeviceMqttClient(_MqttClient):
         if options.get("tls") in ("0", "1", "true"):
             options["tls"] = options["tls"] != "0"
         return cls(**options)
+
+    def set_connection(self, **changes: Any) -> None:
+        """Another server or other credentials, from the next attempt to connect on.
+
+        :param changes: *host*, *port*, *access_token*, *username*, *password*, *tls*: by name, as
+            in the constructor. What is not given stays; a new *access_token* or *username* takes
+            the place of all credentials
+        :raises ValueError, TypeError: as the constructor; nothing is changed
+
+        What is queued goes to the new server. To change over at once: `disconnect`, `connect`.
+        """
+        server = dict(self._server)
+        if "access_token" in changes or "username" in changes:
+            server.update(access_token=None, username=None, password=None)
+        server.update(changes)
+        self._set_server(**server)
+        self._server = server
+
+    def _set_server(self, host, port, access_token, username, password, tls):
+        """Check where to connect and as whom, and have the link do so."""
+        port = _as_int((8883 if tls else 1883) if port is None else port)
+        _check_text("access_token", access_token)
+        _check_text("username", username)
+        _check_text("password", password)
+        is_empty = "" in (access_token, username)
+        if is_empty or (username and access_token) or (password and not username):
+            raise ValueError("either access_token (THINGSBOARD_TOKEN) or username, not empty")
+        if not host:
+            raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % (host,))
+        _check_name("host", host)
+        if "/" in host:
+            raise ValueError(_must_be("host", "a name or address without mqtt:// or a path", host))
+        credential = "username" if username else "client certificate" if tls else "client_id"
+        self._link.set_connection(
+            host,
+            _check_number("port", port, 1, 65535, int),
+            access_token or username,
+            password,
+            _tls_context(tls, self._context),
+            "access token" if access_token else credential,
+        )
 
     # --- client: what it adds to the poll ------------------------------------------------------
 

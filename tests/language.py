@@ -321,8 +321,11 @@ def _exceptions(tree):
         for handler in _nodes(tree, ast.ExceptHandler)
         if handler.type is None or _is_name(handler.type, "Exception", "BaseException")
     ]
-    for handler in catchers[3:]:
-        yield handler, "except Exception a fourth time: a value's class, a handler, a server"
+    for handler in catchers[4:]:
+        yield (
+            handler,
+            "except Exception a fifth time: a value, a handler, a server, a network",
+        )
 
 
 def _order_of_dicts(tree):

@@ -165,19 +165,38 @@ def everything_works_over_tls(ca_file, certificate_file, key_file):
     check_everything(context, tls=ca_file)
 
 
-def check_will(payload):
+def connect_of(prepare=lambda client: None, **options):
+    """CONNECT as it leaves, without its fixed header."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = TBDeviceMqttClient("127.0.0.1", listener.getsockname()[1], client_id="w")
-        client.will_set("last/will", payload, 1, True)
+        port = listener.getsockname()[1]
+        client = TBDeviceMqttClient("127.0.0.1", port, client_id="w", **options)
+        prepare(client)
         client.connect(timeout=0)
         poll(client, lambda: client.stats["connects"] == 1)
         connection, _ = listener.accept()
         with connection:
             received = connection.recv(100)
             client.disconnect()
+    assert received[:2] == bytes((0x10, len(received) - 2)), received
+    return received[2:]
+
+
+def check_will(payload):
+    received = connect_of(lambda client: client.will_set("last/will", payload, 1, True))
     # 2: clean session, 4: will, 8: its quality of service is 1, 0x20: it is retained
     expected = b"\x00\x04MQTT\x04\x2e\x00\x3c\x00\x01w\x00\x09last/will\x00\x04gone"
-    assert received[2:] == expected, received
+    assert received == expected, received
+
+
+def a_token_travels_without_a_password():
+    start = b"\x00\x04MQTT\x04"
+    received = connect_of(access_token="TOKEN")
+    assert received == start + b"\x82\x00\x3c\x00\x01w\x00\x05TOKEN", received
+    received = connect_of(username="u", password="p")
+    assert received == start + b"\xc2\x00\x3c\x00\x01w\x00\x01u\x00\x01p", received
+    received = connect_of(lambda client: client.will_set("t", "x"), access_token="TOKEN")
+    expected = start + b"\x86\x00\x3c\x00\x01w\x00\x01t\x00\x01x\x00\x05TOKEN"
+    assert received == expected, received
 
 
 def a_will_goes_into_connect():
@@ -190,6 +209,7 @@ CLAUSES = {
     "everything_works": everything_works,
     "everything_works_over_tls": everything_works_over_tls,
     "a_will_goes_into_connect": a_will_goes_into_connect,
+    "a_token_travels_without_a_password": a_token_travels_without_a_password,
 }
 
 

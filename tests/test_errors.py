@@ -21,7 +21,7 @@ CAUSES = tb_device_mqtt._CAUSES.split("\n")
 REFUSALS = tb_device_mqtt._REFUSALS.split("\n")
 WORDS = tuple(cause.split("|")[-1] for cause in CAUSES) + tuple(REFUSALS)
 # Between the words that are there whatever the values are; "..." stands for those on the page.
-SPLIT = re.compile(r"(?:0x)?%(?:\.\d+)?(?:02)?[a-z]|\.\.\.|: |\(")
+SPLIT = re.compile(r"(?:0x)?%(?:\.\d+)?(?:02)?[a-z]|\.\.\.|: |\(|\{\d\}")
 
 
 def texts_of(node):

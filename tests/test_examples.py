@@ -198,7 +198,7 @@ def test_device_claiming_sends_the_key_of_the_settings(start, device):
 def test_connect_without_waiting_survives_a_server_that_comes_late(start, server, device):
     server.stop_listening()
     board = start("connect_without_waiting")
-    wait_until(lambda: "nobody listens" in board.lines, timeout=20)
+    wait_until(lambda: "no server is listening" in board.lines, timeout=20)
     server.listen_again()
     wait_for(device, board, has_telemetry("memory", count=2))
     wait_until(lambda: "LED is True" in board.lines)

@@ -73,14 +73,22 @@ MQTT_311 = b"\x00\x04MQTT\x04"
 @pytest.mark.parametrize(
     "options, expected",
     (
-        ({}, b"\x10\x17" + MQTT_311 + b"\xc2\x00\x3c\x00\x02me\x00\x05TOKEN\x00\x00"),
+        ({}, b"\x10\x15" + MQTT_311 + b"\x82\x00\x3c\x00\x02me\x00\x05TOKEN"),
         (
             {"access_token": None, "username": "u", "password": "p"},
             b"\x10\x14" + MQTT_311 + b"\xc2\x00\x3c\x00\x02me\x00\x01u\x00\x01p",
         ),
         (
+            {"access_token": "T" * 125},
+            b"\x10\x8d\x01" + MQTT_311 + b"\x82\x00\x3c\x00\x02me\x00\x7d" + b"T" * 125,
+        ),
+        (
+            {"access_token": "T" * 111},  # a byte less of remaining length, too
+            b"\x10\x7f" + MQTT_311 + b"\x82\x00\x3c\x00\x02me\x00\x6f" + b"T" * 111,
+        ),
+        (
             {"access_token": None, "username": "u"},
-            b"\x10\x13" + MQTT_311 + b"\xc2\x00\x3c\x00\x02me\x00\x01u\x00\x00",
+            b"\x10\x11" + MQTT_311 + b"\x82\x00\x3c\x00\x02me\x00\x01u",
         ),
         ({"access_token": None}, b"\x10\x0e" + MQTT_311 + b"\x02\x00\x3c\x00\x02me"),
         (
@@ -92,7 +100,16 @@ MQTT_311 = b"\x00\x04MQTT\x04"
             b"\x10\xa2\x01" + MQTT_311 + b"\x02\x00\x3c\x00\x96" + b"x" * 150,
         ),
     ),
-    ids=("token", "user and password", "user alone", "client id", "keep-alive", "long client id"),
+    ids=(
+        "token",
+        "user and password",
+        "long token",
+        "127 bytes",
+        "user alone",
+        "client id",
+        "keep-alive",
+        "long client id",
+    ),
 )
 def test_connect_is_these_bytes(clock, options, expected):
     world = World(clock, **options)
@@ -109,9 +126,18 @@ def test_connect_without_clean_session_says_so(world):
 def test_the_will_goes_into_connect(world):
     world.client.will_set("w", "gone", 1, True)
     world.open()
-    # 0xee: user name, password, retained will of quality of service 1, clean session (3.1.2.3)
+    # 0xae: user name, retained will of quality of service 1, clean session (3.1.2.3)
     assert world.socket.sent == (
-        b"\x10\x20" + MQTT_311 + b"\xee\x00\x3c\x00\x02me\x00\x01w\x00\x04gone\x00\x05TOKEN\x00\x00"
+        b"\x10\x1e" + MQTT_311 + b"\xae\x00\x3c\x00\x02me\x00\x01w\x00\x04gone\x00\x05TOKEN"
+    )
+
+
+def test_the_will_goes_into_connect_before_user_name_and_password(clock):
+    world = World(clock, access_token=None, username="u", password="p")
+    world.client.will_set("w", "", 0, False)
+    world.open()
+    assert world.socket.sent == (
+        b"\x10\x19" + MQTT_311 + b"\xc6\x00\x3c\x00\x02me\x00\x01w\x00\x00\x00\x01u\x00\x01p"
     )
 
 
@@ -189,11 +215,11 @@ def test_everything_is_subscribed_again_although_the_server_says_session_present
 @pytest.mark.parametrize(
     "code, words",
     (
-        (1, "does not speak"),
-        (2, "access token"),
+        (1, "does not support"),
+        (2, "no access token was given"),
         (3, "rate limit"),
         (4, "password is wrong"),
-        (5, "does not know"),
+        (5, "no device has it"),
         (6, "unknown"),
         (255, "unknown"),
     ),
@@ -228,7 +254,9 @@ def test_after_a_refusal_the_right_answer_connects(served, memory_server):
 
 def test_a_server_that_closes_instead_of_connack_is_told_in_words(served, memory_server):
     memory_server.faults.connack = "close"
-    with pytest.raises(OSError, match=r"closed by the server before CONNACK: .* wanted\?$"):
+    with pytest.raises(
+        OSError, match=r"closed by the server before CONNACK: .* require .*certificate\?$"
+    ):
         served.client.connect()
     assert served.client.state == "waiting"
 

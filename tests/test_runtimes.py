@@ -92,7 +92,7 @@ def test_an_unknown_token_is_refused_in_words(board, server, device):
     kind, code, words, *states = board.play("connecting.refusal", server.port, settings=settings)
     assert (kind, code) == ("TBRefusedError", 5)
     assert "CONNACK 5" in words
-    assert "with access_token" in words
+    assert "refused the access token" in words
     assert states == ["waiting", "stopped"]
     assert device.connects == 0
 
@@ -101,7 +101,7 @@ def test_a_port_on_which_nobody_listens_is_told_in_words(board):
     port = free_port()
     kind, _, words, *states = board.play("connecting.refusal", port)
     assert (kind, states) == ("OSError", ["waiting", "stopped"])
-    assert "127.0.0.1 port %d: nobody listens there" % port in words
+    assert "no server is listening on 127.0.0.1 port %d" % port in words
 
 
 def test_a_server_without_an_answer_is_given_up(board, server, device):
@@ -537,7 +537,7 @@ def test_a_wrong_password_is_refused_in_words(board, mosquitto):
     settings = {"username": "user", "password": "wrong"}
     kind, words = board.play("brokers.refusal", mosquitto.password, settings=settings)
     assert kind == "TBRefusedError"
-    assert "with username" in words
+    assert "refused the username" in words
 
 
 def test_tls_with_an_authority(board, mosquitto, certificates, tls):

@@ -110,10 +110,23 @@ def test_an_unknown_option_is_refused(written):
         TBDeviceMqttClient.from_settings(colour="red")
 
 
-@pytest.mark.parametrize("tls", ["", "0"])
-def test_tls_may_be_switched_off(written, device, tls):
-    written(tls=tls)
+def test_tls_may_be_switched_off(written, device):
+    written(tls="0")
     assert arrives(TBDeviceMqttClient.from_settings(), device)
+
+
+@pytest.mark.parametrize("name", ["tls", "token"])
+def test_a_setting_that_is_present_but_empty_is_refused_by_its_name(written, name):
+    written(**{name: ""})
+    with pytest.raises(ValueError, match="THINGSBOARD_" + name.upper()):
+        TBDeviceMqttClient.from_settings()
+
+
+@pytest.mark.parametrize("tls", ["False", "no", "2", " "])
+def test_a_setting_of_tls_that_says_neither_yes_nor_no_nor_a_file_is_refused(written, tls):
+    written(tls=tls)
+    with pytest.raises(ValueError, match="THINGSBOARD_TLS"):
+        TBDeviceMqttClient.from_settings()
 
 
 def test_tls_may_be_the_path_of_a_ca_file(settings, tls_server, certificates):
@@ -215,6 +228,9 @@ def test_a_host_that_can_not_be_is_refused(host):
         ({"access_token": "T", "password": "p"}, "access_token"),
         ({"password": "p"}, "username"),
         ({"tls": 5}, "tls"),
+        ({"access_token": ""}, "access_token"),
+        ({"username": ""}, "username"),
+        ({"rejoin": 5}, "rejoin"),
         ({"logger": print}, "warning"),
     ],
 )
@@ -240,7 +256,7 @@ def test_a_credential_that_is_no_text_is_refused_by_name_without_telling_it(name
 
 
 def test_a_ca_file_that_is_missing_is_told():
-    with pytest.raises(FileNotFoundError, match="tls must be a path to a CA file"):
+    with pytest.raises(ValueError, match=r"tls .*\(2, 'No such file or directory'\)"):
         TBDeviceMqttClient("host", access_token="T", tls="/no/such/file.pem")
 
 

@@ -2,15 +2,20 @@
 # SPDX-License-Identifier: MIT
 """TLS, end to end: what *tls* may be, what goes wrong in words, and faults below the encryption."""
 
+import gc
 import socket
 import ssl
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import tb_device_mqtt
 from clients import ATTRIBUTES, Notes, flush, subscribed, values
 from faults.proxy import FIN, RST, FaultProxy
-from faults.sockets import CountingPool
+from faults.sockets import CountingPool, EspressifPool
 from helpers import run_until, wait_until
 from local_server import LocalServer
 from tb_device_mqtt import TBDeviceMqttClient
@@ -85,6 +90,120 @@ def test_a_context_brings_the_client_certificate(mosquitto, certificates):
     assert "device-1" in mosquitto.log_text()
 
 
+# --- a CA file as people have it ---
+
+
+@pytest.fixture
+def ca_file(certificates, tmp_path):
+    """Call it with a function: the CA file as that makes it of the right one's bytes."""
+
+    def write(change):
+        path = tmp_path / "ca.pem"
+        path.write_bytes(change(Path(certificates.ca).read_bytes()))
+        return str(path)
+
+    return write
+
+
+USABLE = {
+    "a BOM": lambda pem: b"\xef\xbb\xbf" + pem,
+    "an accent": lambda pem: "# Autorit\u00e9 de certification\n".encode() + pem,
+    "Latin-1": lambda pem: b"# Autorit\xe9\n" + pem + b"\n# fin \xe0\n",
+    "its key beside it": lambda pem: (
+        b"-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n" + pem
+    ),
+    "Windows line ends": lambda pem: pem.replace(b"\n", b"\r\n"),
+    "it twice": lambda pem: pem + pem,
+    "no line end": lambda pem: pem.rstrip(),
+}
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_a_ca_file_with_other_things_around_the_certificate_does(
+    serve, certificates, ca_file, name
+):
+    server, device = serve(certificates.server)
+    with secure_client(server.port, ca_file(USABLE[name])) as client:
+        client.send_telemetry({"a": 1})
+    assert values(device) == [{"a": 1}]
+
+
+UNUSABLE = {
+    "nothing": lambda pem: b"",
+    "zeros": lambda pem: bytes(len(pem)),
+    "a zero in front": lambda pem: b"\0" + pem[1:],
+    "zeros inside": lambda pem: pem[:60] + bytes(100) + pem[160:],
+    "half of it": lambda pem: pem[: len(pem) // 2],
+    "DER": lambda pem: ssl.PEM_cert_to_DER_cert(pem.decode().strip()),
+    "a key": lambda pem: b"-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n",
+    "no base64": lambda pem: b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+    "Latin-1 inside": lambda pem: pem[:60] + b"\xe9" + pem[60:],
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_ca_file_without_a_certificate_is_refused_by_name(ca_file, name):
+    with pytest.raises(ValueError, match=r"tls .*CA file in PEM format") as raised:
+        secure_client(8883, ca_file(UNUSABLE[name]))
+    assert len(str(raised.value)) < 140
+
+
+@pytest.mark.parametrize("tls", ("", [], (), 0, 1, b"", b"/ca.pem", 0.0, {}, "S3CRET-TOKEN", "."))
+def test_only_none_and_false_mean_no_tls(tls):
+    with pytest.raises(ValueError, match="tls") as raised:
+        TBDeviceMqttClient("localhost", 1883, access_token="T", tls=tls)
+    assert "S3CRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("tls", (None, False))
+def test_none_and_false_mean_no_tls(server, device, tls):
+    with TBDeviceMqttClient("127.0.0.1", server.port, "TOKEN_A", tls=tls):
+        assert device.online
+
+
+def test_a_file_that_may_not_be_read_is_refused_by_the_name_of_the_argument(monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied", "/ca.pem")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ValueError, match=r"tls .*PermissionError\(13, 'Permission denied'\)"):
+        secure_client(8883, "/ca.pem")
+
+
+def contexts_of(monkeypatch, client_of):
+    """The context that the client's connection would have."""
+    made = []
+    original = ssl.SSLContext.load_verify_locations
+
+    def note(context, *arguments, **options):
+        made.append(context)
+        return original(context, *arguments, **options)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", note)
+    client_of()
+    return made
+
+
+def test_beside_a_ca_file_no_authority_of_the_system_is_trusted(monkeypatch, certificates):
+    (context,) = contexts_of(monkeypatch, lambda: secure_client(8883, certificates.ca))
+    assert len(context.get_ca_certs()) == 1
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_a_home_made_authority_does_on_python_3_13_too(monkeypatch, certificates):
+    """Its create_default_context() sets VERIFY_X509_STRICT, which wants fields that few set."""
+
+    def strict(*_arguments, **options):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(**options)
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    for context in contexts_of(monkeypatch, lambda: secure_client(8883, certificates.ca)):
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
 @pytest.mark.parametrize("tls, port", ((None, 1883), (True, 8883)))
 def test_the_default_port_follows_tls(tls, port):
     asked = []
@@ -156,6 +275,11 @@ BOARD_ERRORS = (
     (ConnectionError("Failed to request hostname"), "host not known"),  # AirLift
     (OSError(-0x7F00, "MBEDTLS_ERR_SSL_ALLOC_FAILED"), "too little memory"),
     (OSError(12, "ENOMEM"), "too little memory"),
+    (RuntimeError("Out of sockets"), "no socket is left"),
+    (OSError(24, "Too many open files"), "no socket is left"),
+    (BrokenPipeError(32, "EPIPE"), "does it require a client certificate?"),
+    (OSError(5, "EIO"), "no connection"),
+    (OSError(-0x7280, "?!"), "does this port speak it?"),
     (
         OSError(
             -0x2700,
@@ -180,7 +304,26 @@ def test_what_a_board_says_is_told_in_words(monkeypatch, failure, words):
             return wrapped
 
     monkeypatch.setattr(socket, "socket", Failing)
-    assert words in refusal(1883, Context())
+    told = refusal(1883, Context())
+    assert words in told
+    assert told.count(str(failure.args[-1])) <= 1, "the reason stands twice"
+
+
+@pytest.mark.parametrize("free, words", ((39000, "too little memory"), (90000, "CA file")))
+def test_a_board_with_too_little_memory_takes_a_good_certificate_for_a_bad_one(
+    monkeypatch, free, words
+):
+    class Context:
+        def wrap_socket(self, wrapped, server_hostname):
+            raise OSError(-0x2700, "MBEDTLS_ERR_X509_CERT_VERIFY_FAILED")
+
+    client = secure_client(1883, Context(), socket_pool=EspressifPool(), client_id="me")
+    monkeypatch.setattr(sys, "implementation", SimpleNamespace(name="circuitpython"))
+    monkeypatch.setattr(gc, "mem_free", lambda: free, raising=False)
+    monkeypatch.setattr(tb_device_mqtt._MqttClient, "_make_memory", lambda _: None)
+    with pytest.raises(OSError, match=words):
+        client.connect()
+    client.disconnect()
 
 
 def test_too_little_memory_to_prepare_tls_is_told_in_words():
@@ -209,6 +352,41 @@ def test_nothing_is_sent_to_a_server_that_can_not_be_trusted(serve, certificates
     client.disconnect()
     assert server.packets == []
     assert client.pending_messages_count == 1
+
+
+class BoardContext:
+    """TLS of a board: after a failed handshake its socket is closed, the one below stays open.
+
+    shared-module/ssl/SSLSocket.c of CircuitPython 10 marks itself closed, its close() is empty.
+    """
+
+    def __init__(self, fails_at):
+        self.fails_at = fails_at
+
+    def wrap_socket(self, _plain, server_hostname):
+        if self.fails_at == "wrap_socket":
+            raise MemoryError("memory allocation failed, allocating 16717 bytes")
+        return self
+
+    def settimeout(self, _seconds):
+        """The one below is not told either."""
+
+    def connect(self, _address):
+        raise OSError(-0x7200, "MBEDTLS_ERR_SSL_INVALID_RECORD")
+
+    def close(self):
+        """Closed already."""
+
+
+@pytest.mark.parametrize("fails_at", ("wrap_socket", "connect"))
+def test_a_handshake_that_fails_leaves_no_socket_open(fails_at):
+    pool = EspressifPool()
+    client = secure_client(1883, BoardContext(fails_at), socket_pool=pool)
+    client._link.backoff_ms = 0
+    client.connect(timeout=0)
+    run_until(client, lambda: client.stats["connects"] == 9 and client.state == "waiting")
+    assert (len(pool.sockets), pool.open_sockets) == (9, [])
+    client.disconnect()
 
 
 # --- faults below the encryption ---

@@ -29,7 +29,8 @@ class _Client(NamedTuple):
 _CLIENTS = {
     "ours": _Client(
         MODULES,
-        """client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", socket_pool=pool, logger=False)
+        """options = {"socket_pool": pool, "logger": False}
+client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", **options)
 assert client.connect(1)
 client.send_telemetry({"temperature": 21.5})
 assert client.flush(1)""",

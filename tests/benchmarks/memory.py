@@ -38,7 +38,8 @@ _ROUND = 100  # messages between two looks at the heap
 _FIRMWARE = "import binascii, errno, json, random, struct, time"  # there without the library
 _IMPORTS = [_FIRMWARE] + ["import " + module for module in MODULES]
 _LOOPBACK = "import gc, sys, loopback\nsys.modules['select'] = loopback\npool = loopback.Pool()"
-_CLIENT = """client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", socket_pool=pool, logger=False)
+_CLIENT = """options = {"socket_pool": pool, "logger": False}
+client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", **options)
 assert client.connect(3)
 client.send_telemetry({"temperature": 21.5})
 assert client.flush(3)"""

@@ -6,5 +6,9 @@
 class Radio:
     connected = True
 
+    def connect(self, ssid, password=b"", *, channel=0, bssid=b"", timeout=None):
+        print("joins", ssid, flush=True)
+        self.connected = True
+
 
 radio = Radio()
