@@ -854,7 +854,8 @@ class _Link:
         which must not become a race.
         """
         another = False
-        if self._early_id and self._sends_early and not isinstance(reason, TBRefusedError):
+        is_cut_or_silent = isinstance(reason, (OSError, TBTimeoutError))
+        if self._early_id and self._sends_early and is_cut_or_silent:
             self._sends_early = False
             another = True
         if self.state == _CONNECTING:
@@ -1248,7 +1249,7 @@ class _Link:
         except (IndexError, ValueError):
             words = "is TLS wanted?" if head == 0x15 else "unexpected"
             words = "protocol: packet 0x%02x: %s" % (head, words)
-            if head == 0x48:  # "HTTP/1.1 400 Bad Request"
+            if bytes(self._buffer[:4]) == b"HTTP":  # /1.1 400 Bad Request
                 words = "The reply was not MQTT. Is this the web (HTTP) port?"
             raise TBError(words) from None
         return True
@@ -2155,7 +2156,7 @@ class _MqttClient:
         It calls no handler, and connects only where the program has not polled for a while.
         """
         self._moved_at = ticks_ms()
-        if self._inbox_count and self._is_unattended(2 * _UNATTENDED_MS):
+        if self._inbox_count and self._is_unattended(2):
             self._complain("messages wait for their handlers: call check_for_msg() in your loop")
         try:
             self._link.poll(self._is_unattended())
@@ -2172,8 +2173,8 @@ class _MqttClient:
                 )
             self._thread = _thread_id()
 
-    def _is_unattended(self, limit_ms=_UNATTENDED_MS):
-        return ticks_diff(ticks_ms(), self._polled_at) >= limit_ms
+    def _is_unattended(self, times=1):
+        return ticks_diff(ticks_ms(), self._polled_at) >= times * _UNATTENDED_MS
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
         """Poll until a message was handled.
