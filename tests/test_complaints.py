@@ -382,7 +382,7 @@ def test_no_limit_is_met_in_silence(server, device):
     stored = [row for row in values(device) if "number" not in row]
     assert {key: value for row in stored for key, value in row.items()} == many
     assert len(dropped.calls) == client.stats["dropped"] == 2
-    assert dropped.calls[0][-1] .startswith("queue full: ")
+    assert dropped.calls[0][-1].startswith("queue full: ")
 
 
 # https://github.com/thingsboard/thingsboard/issues/3677
