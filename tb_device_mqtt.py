@@ -2643,7 +2643,7 @@ class TBDeviceMqttClient(_MqttClient):
     ) -> None:
         _check_text("client_id", client_id)
         if not client_id:  # of two with one id a broker throws out the older
-            unique = os.urandom(8)
+            unique = os.urandom(8) if hasattr(os, "urandom") else str(random()).encode()
             if sys.implementation.name == "circuitpython":
                 from microcontroller import cpu
 

@@ -60,7 +60,17 @@ class World:
         self.poll_until(lambda: reply.done() and answered.calls)
         self.client.send_telemetry({"well": 1})
         self.poll_until(lambda: self.client.pending_messages_count == 0)
-        return reply.result() == "yes" and self.device.latest("well") == 1
+        is_served = reply.result() == "yes" and self.device.latest("well") == 1
+        return is_served and self.is_told()
+
+    def is_told(self):
+        """Whether it hears of what is dropped."""
+        self.client.on_drop = dropped = Notes()
+        self.client.disconnect(0)
+        for number in range(9):
+            self.client.send_attributes({"b": number})
+        self.client.check_for_msg()
+        return len(dropped.calls) == 1
 
 
 class Logger:

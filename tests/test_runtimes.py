@@ -345,7 +345,8 @@ def test_polls_without_memory_lose_nothing(board, server, device):
 
 def test_a_full_queue_tells_what_it_drops(board, server, device):
     told = board.play("outages.full_queue", server.port)
-    telemetry, queue_full = "v1/devices/me/telemetry", "queue full"
+    telemetry = "v1/devices/me/telemetry"
+    queue_full = "queue full: 4 messages, queue_size=4: connect() was not called"
     assert [drop[0] for drop in told["told"]] == [telemetry] * 3
     assert [drop[1] for drop in told["told"]] == told["numbers"][:3]
     assert [json.loads(drop[2]) for drop in told["told"]] == [{"number": n} for n in range(3)]
