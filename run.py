@@ -4,7 +4,7 @@
 """The demo and the tests with one command each, on any machine that has Python.
 
     python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
-    python3 run.py test                 lint, all tests, coverage; about 6 minutes
+    python3 run.py test                 lint, all tests, coverage; about 10 minutes
     python3 run.py test --quick         pytest without the slow files: under a minute
     python3 run.py test PYTEST-ARGS     pytest alone, with these arguments
     python3 run.py bench [names]        the benchmarks
@@ -50,9 +50,11 @@ SLOW_TESTS = (
     "test_minimqtt_versions.py",
     "test_no_memory.py",
     "test_package.py",
+    "test_programs.py",
     "test_properties.py",
     "test_run.py",
     "test_runtimes.py",
+    "test_soak.py",
     "test_tools.py",
     "test_types.py",
 )
@@ -244,7 +246,7 @@ def test(arguments):
         return call_pytest(*("--ignore=tests/" + name for name in SLOW_TESTS))
     if arguments:
         return call_pytest(*arguments)
-    print("Lint, all tests and their coverage: about 6 minutes", flush=True)
+    print("Lint, all tests and their coverage: about 10 minutes", flush=True)
     lint_status = lint([])
     status = call_pytest(under=("coverage", "run"))  # late, so that its summary is near the end
     coverage_status = call_tool("coverage", "report")

@@ -236,6 +236,23 @@ def _packet(head, *parts):
     return b"".join((header, bytes((size,))) + parts)
 
 
+def _find_body(data, size):
+    """Where the body of the packet at the start of *data* starts and ends, section 2.2.3.
+
+    Its end is 0 as long as its length is not among the *size* bytes that are there.
+    """
+    start, length, byte = 1, 0, 128
+    while byte > 127:
+        if start > 4:
+            raise ValueError
+        if start >= size:
+            return start, 0
+        byte = data[start]
+        length |= (byte & 127) << 7 * (start - 1)
+        start += 1
+    return start, start + length
+
+
 # --- pure: checking what is to be sent ---------------------------------------------------------
 # ThingsBoard closes the connection on a payload that it dislikes and stores some others as text.
 # Such a payload never leaves: the caller is told the key. *left_out*, a function, gets the error of
@@ -690,6 +707,23 @@ ssl|reset|eof|notconn|TLS failed: does this port speak it? ({1})
 _TLS_HEAP_BYTES = const(40000)  # with less, mbedTLS takes good certificates for bad ones
 
 
+def _connect_error(error, where):
+    """The reason why an attempt failed, as an `OSError` in our words and the system's."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+    if not isinstance(number, int):
+        number, reason = errno.ENOTCONN, None
+    reason = reason or str(error) or type(error).__name__
+    said = "%s %s %s" % (type(error).__name__, error, "ssl" if number < -99 else "")
+    is_board = sys.implementation.name != "cpython"
+    if is_board and gc.mem_free() < _TLS_HEAP_BYTES:  # type: ignore[attr-defined]
+        said = said.replace("VERIF", "memory")
+    for line in _CAUSES.split("\n"):
+        *parts, cause = line.split("|")
+        for part in parts:
+            if part in said.lower():
+                return OSError(number, cause.format(where, reason))
+
+
 class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
 
@@ -929,29 +963,13 @@ class _Link:
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
         except Exception as error:  # of MiniMQTT, of networks of boards, of `rejoin`
-            self._lose(error if self._is_down else self._connect_error(error))
+            error = self._standin.error or getattr(error, "__cause__", None) or error
+            where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
+            self._lose(error if self._is_down else _connect_error(error, where))
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
         finally:
             _pool.standins.pop(_thread_id(), None)
-
-    def _connect_error(self, error):
-        """The reason why an attempt failed, as an `OSError` in our words and the system's."""
-        error = self._standin.error or getattr(error, "__cause__", None) or error
-        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
-        if not isinstance(number, int):
-            number, reason = errno.ENOTCONN, None
-        reason = reason or str(error) or type(error).__name__
-        said = "%s %s %s" % (type(error).__name__, error, "ssl" if number < -99 else "")
-        is_board = sys.implementation.name != "cpython"
-        if is_board and gc.mem_free() < _TLS_HEAP_BYTES:  # type: ignore[attr-defined]
-            said = said.replace("VERIF", "memory")
-        for line in _CAUSES.split("\n"):
-            *parts, cause = line.split("|")
-            for part in parts:
-                if part in said.lower():
-                    where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
-                    return OSError(number, cause.format(where, reason))
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
@@ -1235,7 +1253,7 @@ class _Link:
             # CONNACK is the first packet and no other; what is no MQTT may never be complete.
             if self._filled and (head == _CONNACK) != (self.state == _CONNECTING):
                 raise ValueError
-            start, end = self._find_body()
+            start, end = _find_body(self._buffer, self._filled)
             if not end:
                 return False
             self._check_header(head, end - start)
@@ -1249,7 +1267,8 @@ class _Link:
         except (IndexError, ValueError):
             words = "is TLS wanted?" if head == 0x15 else "unexpected"
             words = "protocol: packet 0x%02x: %s" % (head, words)
-            if bytes(self._buffer[:4]) == b"HTTP":  # /1.1 400 Bad Request
+            is_first = head == 0x48 and self.state == _CONNECTING
+            if is_first or bytes(self._buffer[:4]) == b"HTTP":  # /1.1 400 Bad Request
                 words = "The reply was not MQTT. Is this the web (HTTP) port?"
             raise TBError(words) from None
         return True
@@ -1264,22 +1283,6 @@ class _Link:
         self._done -= gone
         if not left:
             self._buffer = self._own_buffer
-
-    def _find_body(self):
-        """Where the first packet's body starts and ends, MQTT 3.1.1 section 2.2.3.
-
-        Its end is 0 as long as its length is not known.
-        """
-        start, size, byte = 1, 0, 128
-        while byte > 127:
-            if start > 4:
-                raise ValueError
-            if start >= self._filled:
-                return start, 0
-            byte = self._buffer[start]
-            size |= (byte & 127) << 7 * (start - 1)
-            start += 1
-        return start, start + size
 
     def _is_cut_short(self, head, start, end):
         """Whether a message that fills the buffer has to be dealt with as far as it came.
