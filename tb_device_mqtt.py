@@ -289,42 +289,38 @@ def _check_name(kind, name):
 
 
 def _key(key, values, depth):
-    """*key* as JSON has it, for the dict *values*. Boards' `dumps` leaves 4, True, None as is.
-
-    On top ThingsBoard acknowledges a message with a key that looks like markup or a template, and
-    stores nothing of it. Markup is what an HTML parser takes for a tag: "<" before a letter, "/"
-    or "!"; a template is "{{" with "}}" behind it. Source: KvUtils.java, NoXssValidator.java.
-    """
-    if key is None or isinstance(key, (int, float)):
+    """*key* as JSON has it, for the dict *values*. Boards' `dumps` leaves 4, True, None as is."""
+    if key is None or isinstance(key, (bool, int, float)):  # on boards True is no int
         _check_value("key", key, 1)
         key = dumps(key)
     _check_name("key", key)
-    if "<" in key or "{{" in key:
-        is_lost = "}}" in key[key.find("{{") :]
-        for character, following in zip(key, key[1:]):
-            if character == "<" and ("a" <= following.lower() <= "z" or following in "/!"):
-                is_lost = True
-        if is_lost and not depth:
-            raise ValueError(_must_be("key", "without markup", key))
+    if not depth and _is_markup(key):
+        raise ValueError(_must_be("key", "without markup", key))
     if key in values:  # 4 and "4"
         raise ValueError(_must_be("key", "unique", key))
     return key
 
 
+def _is_markup(key):
+    """Whether ThingsBoard acknowledges a message with this key and stores nothing of it.
+
+    Markup is what an HTML parser takes for a tag: "<" before a letter, "/" or "!". A template is
+    "{{" with "}}" behind it. Source: KvUtils.java, NoXssValidator.java.
+    """
+    if "{{" in key and "}}" in key[key.find("{{") :]:
+        return True
+    for part in key.split("<")[1:]:
+        if part and ("a" <= part[0].lower() <= "z" or part[0] in "/!"):
+            return True
+    return False
+
+
 def _check_value(key, value, depth):
     """*value* as it may be sent, None only at a *depth*; an error names *key*."""
-    if isinstance(value, str) or (value is None and depth):
+    if isinstance(value, (bool, str)) or (value is None and depth):
         return value
-    is_int = isinstance(value, int)
-    if is_int or isinstance(value, float):
-        if is_int and not depth:
-            is_fit = -1 <= value >> 63 <= 0
-        else:  # neither infinity nor NaN
-            is_fit = value - value == 0 and (depth or abs(value) < 9223372036854775808.0)
-        if not is_fit:  # the server would store text (JsonConverter.java)
-            raise ValueError(_must_be(_shown(key), _SENDABLE, value))
-        # So it does with more than 16 decimals.
-        return value if is_int or abs(value) >= 1 else float("%.16f" % value)
+    if isinstance(value, (int, float)):
+        return _fit(key, value, depth)
     if depth > _MAX_DEPTH:
         raise ValueError("%s: nested more than %d deep" % (_shown(key), _MAX_DEPTH))
     if isinstance(value, dict):
@@ -339,6 +335,21 @@ def _check_value(key, value, depth):
     else:
         raise TypeError(_must_be(_shown(key), _SENDABLE, type(value)))
     return checked
+
+
+def _fit(key, number, depth):
+    """A number that the server stores as one (JsonConverter.java); inside a value any finite one.
+
+    It stores as text what is beyond 64 bits, or has more than 16 decimals.
+    """
+    is_int = isinstance(number, int)
+    if is_int and not depth:
+        is_fit = -1 <= number >> 63 <= 0
+    else:  # neither infinity nor NaN
+        is_fit = number - number == 0 and (depth or abs(number) < 9223372036854775808.0)
+    if not is_fit:
+        raise ValueError(_must_be(_shown(key), _SENDABLE, number))
+    return number if is_int or abs(number) >= 1 else float("%.16f" % number)
 
 
 def _objects(name, values, limit, left_out):
@@ -453,7 +464,7 @@ def _check_payload(payload):
     """What `publish` takes, as bytes."""
     if payload is None:
         return b""
-    if isinstance(payload, (str, int, float)):
+    if isinstance(payload, (str, bool, int, float)):
         return str(payload).encode()
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
@@ -489,8 +500,10 @@ def _way_to_rejoin(rejoin, radio):
         if not callable(rejoin):
             raise TypeError("rejoin must be a function")
         return (rejoin,)
+    if rejoin is not None or type(radio).__name__ != "Radio":
+        return None
     ssid = os.getenv("CIRCUITPY_WIFI_SSID")
-    if rejoin is not None or type(radio).__name__ != "Radio" or not ssid:
+    if not ssid:
         return None
     return radio.connect, str(ssid), str(os.getenv("CIRCUITPY_WIFI_PASSWORD") or "")
 

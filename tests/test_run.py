@@ -191,7 +191,7 @@ def test_test_runs_lint_all_tests_and_reports_their_coverage(tools, capsys):
     assert run.test([]) == 0
     assert ("mypy",) in tools.started
     assert tools.started[-2:] == [("coverage", "run", "-m", "pytest"), ("coverage", "report")]
-    assert "about 6 minutes" in capsys.readouterr().out
+    assert "about 10 minutes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("failed", ("mypy", "coverage run -m pytest", "coverage report"))
