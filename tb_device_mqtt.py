@@ -666,8 +666,7 @@ class _Pool:
     It passes on to the stand-in of the attempt that is under way; each thread may have one.
     """
 
-    def __init__(self):
-        self.standins: Any = {}  # by thread
+    standins: Any = {}  # by thread
 
     def __getattr__(self, name):
         return getattr(self.standins[_thread_id()], name)
