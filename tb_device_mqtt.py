@@ -725,7 +725,8 @@ def _connect_error(error, where):
     if not isinstance(number, int):
         number, reason = errno.ENOTCONN, None
     reason = reason or str(error) or type(error).__name__
-    said = "%s %s %s" % (type(error).__name__, error, "ssl" if number < -99 else "")
+    kind = "ssl" if number < -99 else "pipe" if number == _EPIPE else ""  # boards have no words
+    said = "%s %s %s" % (type(error).__name__, error, kind)
     is_board = sys.implementation.name != "cpython"
     if is_board and gc.mem_free() < _TLS_HEAP_BYTES:  # type: ignore[attr-defined]
         said = said.replace("VERIF", "memory")
