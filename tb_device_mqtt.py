@@ -737,6 +737,18 @@ def _connect_error(error, where):
                 return OSError(number, cause.format(where, reason))
 
 
+def _unexpected(data, state):
+    """The words for *data* that is no packet of MQTT, or not in its place."""
+    head = data[0]
+    is_first = head == 0x48 and state == _CONNECTING
+    if is_first or bytes(data[:4]) == b"HTTP":  # /1.1 400 Bad Request
+        return "The reply was not MQTT. Is this the web (HTTP) port?"
+    return "protocol: packet 0x%02x: %s" % (
+        head,
+        "is TLS wanted?" if head == 0x15 else "unexpected",
+    )
+
+
 class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
 
@@ -891,23 +903,10 @@ class _Link:
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one.
 
-        At once, and `connect` goes on, where another way is left:
-
-        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
-          from now on nothing does
-        * the host has another address
-
-        Otherwise after a pause: it did not last. Two clients on one token throw each other out,
-        which must not become a race.
+        At once, and `connect` goes on, where another way is left. Otherwise after a pause: two
+        clients on one token throw each other out, which must not become a race.
         """
-        another = False
-        is_cut_or_silent = isinstance(reason, (OSError, TBTimeoutError))
-        if self._early_id and self._sends_early and is_cut_or_silent:
-            self._sends_early = False
-            another = True
-        if self.state == _CONNECTING:
-            self._standin.turn += 1  # the next address
-            another = another or (self._socket is None and self._standin.has_more)
+        another = self._has_another_way(reason)
         self.error = None if another else reason
         if self._is_used and self._awaited:
             self._attempts = 0  # cut in the middle of messages that pass
@@ -921,6 +920,22 @@ class _Link:
         if self._radio is None and self._socket is None:
             self._is_down = self._rejoin is not None  # there is nobody to ask
         self._close(_WAITING, reason)
+
+    def _has_another_way(self, reason):
+        """Whether the next attempt will be another one:
+
+        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
+          from now on nothing does
+        * the host has another address
+        """
+        is_early = self._early_id and self._sends_early
+        is_left_out = is_early and isinstance(reason, (OSError, TBTimeoutError))
+        if is_left_out:
+            self._sends_early = False
+        if self.state != _CONNECTING:
+            return is_left_out
+        self._standin.turn += 1  # the next address
+        return is_left_out or (self._socket is None and self._standin.has_more)
 
     # --- _Link: an attempt ---------------------------------------------------------------------
 
@@ -1156,13 +1171,7 @@ class _Link:
                 data = data[self._first_sent :]
             if self._is_airlift:
                 data = data[:_SPI_SLICE_BYTES]
-            if self._is_wiznet:
-                self._socket.settimeout(2)  # 0 would mean: wait for ever
-            sent = self._call_socket(self._socket.send, data)
-            if self._is_wiznet:
-                self._socket.settimeout(0)
-            if sent is None:
-                sent = len(data)
+            sent = self._send_some(data)
             if sent <= 0:
                 return
             self._sent_at = ticks_ms()
@@ -1172,6 +1181,15 @@ class _Link:
                 self._unsent.pop(0)
             if self._is_airlift:
                 return  # one slice a poll: each takes milliseconds
+
+    def _send_some(self, data):
+        """How many bytes the socket took; 0 or less: none."""
+        if self._is_wiznet:
+            self._socket.settimeout(2)  # 0 would mean: wait for ever
+        sent = self._call_socket(self._socket.send, data)
+        if self._is_wiznet:
+            self._socket.settimeout(0)
+        return len(data) if sent is None else sent
 
     def _call_socket(self, method, *data):
         """What *method* returns; -1 if it would have to wait, and if it fails.
@@ -1254,13 +1272,8 @@ class _Link:
         """Deal with one packet; False if more of it has to come first."""
         if self._done:
             self._discard()
-        if self._unread:  # a message whose topic went by
-            if self._filled < 2:
-                return False
-            self._write(_packet(_PUBACK, bytes(self._buffer[:2])))
-            self._done = self._unread
-            self._unread = 0
-            return True
+        if self._unread:
+            return self._acknowledge_unread()
         head = self._buffer[0]
         try:
             # CONNACK is the first packet and no other; what is no MQTT may never be complete.
@@ -1278,12 +1291,16 @@ class _Link:
             self._owner.stats["oversize"] += 1
             self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
-            words = "is TLS wanted?" if head == 0x15 else "unexpected"
-            words = "protocol: packet 0x%02x: %s" % (head, words)
-            is_first = head == 0x48 and self.state == _CONNECTING
-            if is_first or bytes(self._buffer[:4]) == b"HTTP":  # /1.1 400 Bad Request
-                words = "The reply was not MQTT. Is this the web (HTTP) port?"
-            raise TBError(words) from None
+            raise TBError(_unexpected(self._buffer, self.state)) from None
+        return True
+
+    def _acknowledge_unread(self):
+        """PUBACK for a message whose topic went by, and whose packet id comes now."""
+        if self._filled < 2:
+            return False
+        self._write(_packet(_PUBACK, bytes(self._buffer[:2])))
+        self._done = self._unread
+        self._unread = 0
         return True
 
     def _discard(self):
@@ -1680,12 +1697,16 @@ class _Outbox:
         is_plain = len(batch) == 1 and not self._needs_time(first)
         payload = first.payload() if is_plain else self._stamp(batch)
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        if is_bare:
-            self._bare = first
         if first.is_telemetry and not first.is_timed:
-            self._alone_at = ticks_add(ticks_ms(), _APART_MS if is_bare else _BURST_MS)
+            self._note_time(first, is_bare)
         self._note_sent(batch, packet_id, points)
         return True
+
+    def _note_time(self, reading, is_bare):
+        """From when on the next may leave without its time, behind this one."""
+        if is_bare:
+            self._bare = reading
+        self._alone_at = ticks_add(ticks_ms(), _APART_MS if is_bare else _BURST_MS)
 
     def _may_send(self, topic, points):
         """Ask the gates. An error of one is counted, and no objection."""
@@ -2590,6 +2611,25 @@ class _MqttClient:
 # --- TBDeviceMqttClient: ThingsBoard's topics and JSON -----------------------------------------
 
 
+def _check_host(host):
+    if not host:
+        raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % (host,))
+    _check_name("host", host)
+    if "/" in host:
+        raise ValueError(_must_be("host", "a name or address without mqtt:// or a path", host))
+
+
+def _credential(access_token, username, password):
+    """Which kind of credentials these are, or None; an error if they are of both, or empty."""
+    _check_text("access_token", access_token)
+    _check_text("username", username)
+    _check_text("password", password)
+    is_empty = "" in (access_token, username)
+    if is_empty or (username and access_token) or (password and not username):
+        raise ValueError("either access_token (THINGSBOARD_TOKEN) or username, not empty")
+    return "access token" if access_token else username and "username"
+
+
 class TBDeviceMqttClient(_MqttClient):
     """A device of a ThingsBoard server.
 
@@ -2740,25 +2780,17 @@ class TBDeviceMqttClient(_MqttClient):
     def _set_server(self, host, port, access_token, username, password, tls):
         """Check where to connect and as whom, and have the link do so."""
         port = _as_int((8883 if tls else 1883) if port is None else port)
-        _check_text("access_token", access_token)
-        _check_text("username", username)
-        _check_text("password", password)
-        is_empty = "" in (access_token, username)
-        if is_empty or (username and access_token) or (password and not username):
-            raise ValueError("either access_token (THINGSBOARD_TOKEN) or username, not empty")
-        if not host:
-            raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % (host,))
-        _check_name("host", host)
-        if "/" in host:
-            raise ValueError(_must_be("host", "a name or address without mqtt:// or a path", host))
-        credential = "username" if username else "client certificate" if tls else "client_id"
+        _check_host(host)
+        credential = _credential(access_token, username, password)
+        if not credential:
+            credential = "client certificate" if tls else "client_id"
         self._link.set_connection(
             host,
             _check_number("port", port, 1, 65535, int),
             access_token or username,
             password,
             _tls_context(tls, self._context),
-            "access token" if access_token else credential,
+            credential,
         )
 
     # --- client: what it adds to the poll ------------------------------------------------------

@@ -403,7 +403,7 @@ def fail_and_drop(_server):
 
 def count_objects():
     """Of the library, MiniMQTT and ConnectionManager."""
-    modules = [type(each).__module__ for each in gc.get_objects()]
+    modules = [str(type(each).__module__) for each in gc.get_objects()]
     return sum(module.startswith(("tb_device_mqtt", "adafruit_")) for module in modules)
 
 
@@ -416,7 +416,7 @@ def test_a_client_that_was_used_leaves_nothing(server, device, use):
     gone = [use(server) for _ in range(50)]
     gc.collect()
     assert [each for each in gone if each() is not None] == []
-    assert count_objects() == before
+    assert count_objects() <= before
 
 
 def test_no_socket_stays_in_connection_managers_table(server, device):

@@ -42,16 +42,7 @@ MOST_MEAN_BRANCHES = 3.3
 FREE_OF_BRANCHES = ("__init__",)  # it checks its many arguments, one after the other
 # What is above the limits so far: it may shrink, it must not grow.
 SO_FAR_MEAN_BRANCHES = {"tb_device_mqtt": 4.0}
-SO_FAR_BRANCHES = {
-    "_check_value": 18,
-    "_lose": 14,
-    "_send_next": 13,
-    "_set_server": 13,
-    "_take_packet": 13,
-    "_key": 12,
-    "_flush": 11,
-    "_split_reading": 11,
-}
+SO_FAR_BRANCHES = {"_send_next": 12, "_split_reading": 11}
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BRANCHES = (
