@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from clients import LogNotes, Notes, new_client
-from helpers import run_until
+from clients import ATTRIBUTES, LogNotes, Notes, new_client
+from helpers import run_until, wait_until
 from tb_device_mqtt import TBDeviceMqttClient
 
 NAMES = ("HOST", "PORT", "TOKEN", "TLS")
@@ -346,6 +346,7 @@ def test_messages_that_no_poll_takes_are_mentioned_once(server, device, capfd, m
     with new_client(server) as client:
         client.subscribe_to_all_attributes(Notes())
         client.connect()
+        wait_until(lambda: ATTRIBUTES in device.subscriptions)
         device.push_attributes({"a": 1})
         for number in range(40):
             client.send_telemetry({"n": number})
