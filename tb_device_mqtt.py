@@ -326,8 +326,9 @@ def _check_value(key, value, depth):
     if isinstance(value, dict):
         checked: Any = {}
         for item in value:
-            text = _key(item, checked, 1)
-            checked[text] = _check_value("%s.%s" % (key, text), value[item], depth + 1)
+            checked[_key(item, checked, 1)] = _check_value(
+                "%s.%s" % (key, item), value[item], depth + 1
+            )
     elif isinstance(value, (list, tuple)):
         checked = []
         for item in value:
@@ -361,8 +362,7 @@ def _objects(name, values, limit, left_out):
     checked: Any = {}
     for key in values:
         try:
-            text = _key(key, checked, 0)
-            checked[text] = _check_value(text, values[key], 0)
+            checked[_key(key, checked, 0)] = _check_value(key, values[key], 0)
         except (TypeError, ValueError) as error:
             left_out(error)
     whole = _json(checked)
@@ -2362,7 +2362,8 @@ class _MqttClient:
                 self._events.pop(0)
                 if handler is None:
                     self._inbox_count -= 1
-                    self._dispatch(*arguments)
+                    self.message_flags = arguments[2]
+                    self._dispatch(arguments[0], arguments[1])
                     handled += 1
                 else:
                     self._call(handler, arguments)
@@ -2388,9 +2389,8 @@ class _MqttClient:
                 self._log("%s: %s", type(error).__name__, error)
             return error
 
-    def _dispatch(self, topic, payload, flags):
+    def _dispatch(self, topic, payload):
         """Hand a message to those who subscribed, and to whatever it is meant for."""
-        self.message_flags = flags
         callbacks = list(self._filters.iter_match(topic)) if self._filters else []
         for callback in callbacks:
             self._call(callback, (topic, payload))

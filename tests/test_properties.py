@@ -260,8 +260,10 @@ def as_json(key):
 
 
 def is_named(key, error):
-    forms = [key[:32]] if isinstance(key, str) else [key, str(key), json.dumps(key, default=str)]
-    return any(repr(form)[:-1] in str(error) for form in forms)
+    """Whether it stands in the error, as it was or as JSON has it, cut to 32 characters."""
+    forms = [key] if isinstance(key, str) else [str(key), json.dumps(key, default=str)]
+    shown = [repr(form[:32])[1:-1] for form in forms] + [repr(key)[:32]]
+    return any(form in str(error) for form in shown)
 
 
 @MANY
