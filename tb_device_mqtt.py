@@ -381,14 +381,15 @@ def _way_to_rejoin(rejoin, radio):
     the Pico W never, on Espressif not after a router that was away for a while
     (ports/espressif/common-hal/wifi/__init__.c, STA_DISCONNECTED).
     """
-    if rejoin:
+    if rejoin is None and type(radio).__name__ == "Radio":
+        ssid = os.getenv("CIRCUITPY_WIFI_SSID")
+        if ssid:
+            return radio.connect, str(ssid), str(os.getenv("CIRCUITPY_WIFI_PASSWORD") or "")
+    elif rejoin:
         if not callable(rejoin):
             raise TypeError("rejoin must be a function")
         return (rejoin,)
-    ssid = os.getenv("CIRCUITPY_WIFI_SSID")
-    if rejoin is not None or type(radio).__name__ != "Radio" or not ssid:
-        return None
-    return radio.connect, str(ssid), str(os.getenv("CIRCUITPY_WIFI_PASSWORD") or "")
+    return None
 
 
 def _tls_context(tls, context):
@@ -828,7 +829,8 @@ class _Link:
         if not isinstance(number, int):
             number, reason = errno.ENOTCONN, None
         reason = reason or str(error) or type(error).__name__
-        said = "%s %s %s" % (type(error).__name__, error, "ssl" if number < -99 else "")
+        hint = "pipe" if number == _EPIPE else "ssl" if number < -99 else ""
+        said = "%s %s %s" % (type(error).__name__, error, hint)
         if sys.implementation.name != "cpython" and gc.mem_free() < _TLS_HEAP_BYTES:
             said = said.replace("VERIF", "memory")
         for line in _CAUSES.split("\n"):
@@ -2318,7 +2320,7 @@ class TBDeviceMqttClient(_MqttClient):
     ) -> None:
         _check_text("client_id", client_id)
         if not client_id:  # of two with one id a broker throws out the older
-            unique = os.urandom(8)
+            unique = os.urandom(8) if hasattr(os, "urandom") else b""  # a browser's
             if sys.implementation.name == "circuitpython":
                 from microcontroller import cpu
 
