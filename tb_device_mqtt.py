@@ -339,6 +339,17 @@ def _check_text(name, value):
         raise TypeError("%s is no string" % name)  # not the value: it may be a secret
 
 
+def _credential(access_token, username, password):
+    """Which kind of credentials these are; an error if they are of both, or empty."""
+    _check_text("access_token", access_token)
+    _check_text("username", username)
+    _check_text("password", password)
+    is_empty = "" in (access_token, username)
+    if is_empty or (username and access_token) or (password and not username):
+        raise ValueError("either access_token (THINGSBOARD_TOKEN) or username, not empty")
+    return "access token" if access_token else username and "username"
+
+
 def _check_number(name, value, lowest, limit, kind=(int, float)):
     if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value <= limit:
         raise ValueError("%s %r: %d to %d" % (name, value, lowest, limit))
@@ -585,6 +596,25 @@ ssl|reset|eof|notconn|TLS failed: does this port speak it? ({1})
 _TLS_HEAP_BYTES = const(40000)  # with less, mbedTLS takes good certificates for bad ones
 
 
+def _unexpected(head, state):
+    """The words for what is no packet of MQTT, or not in its place."""
+    if head == 0x48 and state == _CONNECTING:  # "HTTP/1.1 400 Bad Request"
+        words = "The reply was not MQTT. Is this the web (HTTP) port?"
+    else:
+        words = "is TLS wanted?" if head == 0x15 else "unexpected"
+        words = "protocol: packet 0x%02x: %s" % (head, words)
+    return words
+
+
+def _cause(said):
+    """The words for what an attempt *said*, in lower case."""
+    for line in _CAUSES.split("\n"):
+        *parts, cause = line.split("|")
+        for part in parts:
+            if part in said:
+                return cause
+
+
 class _Link:
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
 
@@ -735,22 +765,10 @@ class _Link:
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one.
 
-        At once, and `connect` goes on, where another way is left:
-
-        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
-          from now on nothing does
-        * the host has another address
-
-        Otherwise after a pause: it did not last. Two clients on one token throw each other out,
-        which must not become a race.
+        At once, and `connect` goes on, where another way is left. Otherwise after a pause: two
+        clients on one token throw each other out, which must not become a race.
         """
-        another = False
-        if self._early_id and self._sends_early and not isinstance(reason, TBRefusedError):
-            self._sends_early = False
-            another = True
-        if self.state == _CONNECTING:
-            self._standin.turn += 1  # the next address
-            another = another or (self._socket is None and self._standin.has_more)
+        another = self._has_another_way(reason)
         self.error = None if another else reason
         if self._is_used and self._awaited:
             self._attempts = 0  # cut in the middle of messages that pass
@@ -764,6 +782,23 @@ class _Link:
         if self._radio is None and self._socket is None:
             self._is_down = self._rejoin is not None  # there is nobody to ask
         self._close(_WAITING, reason)
+
+    def _has_another_way(self, reason):
+        """Whether the next attempt will be another one:
+
+        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
+          from now on nothing does
+        * the host has another address
+        """
+        is_early = self._early_id and self._sends_early
+        if is_early and not isinstance(reason, TBRefusedError):
+            self._sends_early = False
+        else:
+            is_early = False
+        if self.state == _CONNECTING:
+            self._standin.turn += 1  # the next address
+            return is_early or (self._socket is None and self._standin.has_more)
+        return is_early
 
     # --- _Link: an attempt ---------------------------------------------------------------------
 
@@ -831,14 +866,10 @@ class _Link:
         reason = reason or str(error) or type(error).__name__
         hint = "pipe" if number == _EPIPE else "ssl" if number < -99 else ""
         said = "%s %s %s" % (type(error).__name__, error, hint)
-        if sys.implementation.name != "cpython" and gc.mem_free() < _TLS_HEAP_BYTES:
+        if sys.implementation.name != "cpython" and gc.mem_free() < _TLS_HEAP_BYTES:  # type: ignore[attr-defined]
             said = said.replace("VERIF", "memory")
-        for line in _CAUSES.split("\n"):
-            *parts, cause = line.split("|")
-            for part in parts:
-                if part in said.lower():
-                    where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
-                    return OSError(number, cause.format(where, reason))
+        where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
+        return OSError(number, _cause(said.lower()).format(where, reason))
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
@@ -1095,7 +1126,7 @@ class _Link:
         head = self._buffer[0]
         try:
             # CONNACK is the first packet and no other; what is no MQTT may never be complete.
-            if self._filled and (head == _CONNACK) != (self.state == _CONNECTING):
+            if self._filled and (head & 0xF0 == _CONNACK) != (self.state == _CONNECTING):
                 raise ValueError
             start, end = self._find_body()
             if not end or (end > self._filled and not self._is_cut_short(head, start, end)):
@@ -1106,11 +1137,7 @@ class _Link:
             self._owner.stats["oversize"] += 1
             self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
-            words = "is TLS wanted?" if head == 0x15 else "unexpected"
-            words = "protocol: packet 0x%02x: %s" % (head, words)
-            if head == 0x48 and self.state == _CONNECTING:  # "HTTP/1.1 400 Bad Request"
-                words = "The reply was not MQTT. Is this the web (HTTP) port?"
-            raise TBError(words) from None
+            raise TBError(_unexpected(head, self.state)) from None
         return True
 
     def _discard(self):
@@ -2399,21 +2426,17 @@ class TBDeviceMqttClient(_MqttClient):
         """Check where to connect and as whom, and have the link do so."""
         port = (8883 if tls else 1883) if port is None else port
         port = int(port) if str(port).isdigit() else port
-        _check_text("access_token", access_token)
-        _check_text("username", username)
-        _check_text("password", password)
-        is_empty = "" in (access_token, username)
-        if is_empty or (username and access_token) or (password and not username):
-            raise ValueError("either access_token (THINGSBOARD_TOKEN) or username, not empty")
         _check_name("host", host, "/")
-        credential = "username" if username else "client certificate" if tls else "client_id"
+        credential = _credential(access_token, username, password) or (
+            "client certificate" if tls else "client_id"
+        )
         self._link.set_connection(
             host,
             _check_number("port", port, 1, 65535, int),
             access_token or username,
             password,
             _tls_context(tls, self._context),
-            "access token" if access_token else credential,
+            credential,
         )
 
     # --- client: what it adds to the poll ------------------------------------------------------

@@ -322,7 +322,10 @@ def _exceptions(tree):
         if handler.type is None or _is_name(handler.type, "Exception", "BaseException")
     ]
     for handler in catchers[3:]:
-        yield handler, "except Exception a fourth time: handlers, servers and networks are the strangers"
+        yield (
+            handler,
+            "except Exception a fourth time: handlers, servers and networks are the strangers",
+        )
 
 
 def _order_of_dicts(tree):

@@ -72,7 +72,7 @@ def test_on_disconnect_gets_code_1_when_the_connection_was_lost(client, device, 
 def test_on_disconnect_is_not_told_of_attempts_that_failed(server, offline):
     connected, disconnected = notes_of(offline, "on_connect", "on_disconnect")
     server.stop_listening()
-    with pytest.raises(OSError, match="listens"):
+    with pytest.raises(OSError, match="is listening"):
         offline.connect()
     run_for(offline, SOON_S)
     offline.disconnect()
@@ -126,7 +126,7 @@ def test_connecting_is_told_before_the_attempt_that_blocks(offline):
 
     client = TBDeviceMqttClient("127.0.0.1", free_port(), "T", socket_pool=Pool())
     (changed,) = notes_of(client, "on_state")
-    with pytest.raises(OSError, match="listens"):
+    with pytest.raises(OSError, match="is listening"):
         client.connect()
     client.disconnect()
     assert seen[0] == ["waiting", "connecting"]
