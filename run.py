@@ -4,7 +4,9 @@
 """The demo and the tests with one command each, on any machine that has Python.
 
     python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
-    python3 run.py test [pytest args]   lint, types and all tests; with arguments pytest alone
+    python3 run.py test                 lint, all tests, coverage; about 10 minutes
+    python3 run.py test --quick         pytest without the slow files: under a minute
+    python3 run.py test PYTEST-ARGS     pytest alone, with these arguments
     python3 run.py bench [names]        the benchmarks
     python3 run.py lint                 ruff, mypy and shape
     python3 run.py shape [files]        how large and how branched functions and classes are
@@ -32,6 +34,30 @@ TOOLS = "requirements-test.txt"
 IN_CI = os.environ.get("CI") == "true"
 MINIMQTT = os.environ.get("MINIMQTT", "newest")
 OLDEST_PYTHON = (3, 9)
+# What `test --quick` leaves out. Each takes seconds: real time passes in it, other programs run, or
+# there are very many examples; or it is about what only the tests need. `test --durations=50` shows
+# where the time goes.
+SLOW_TESTS = (
+    "test_benchmarks.py",
+    "test_circup.py",
+    "test_complaints.py",
+    "test_examples.py",
+    "test_faults.py",
+    "test_fleet.py",
+    "test_link_sockets.py",
+    "test_local_server.py",
+    "test_local_server_payloads.py",
+    "test_minimqtt_versions.py",
+    "test_no_memory.py",
+    "test_package.py",
+    "test_programs.py",
+    "test_properties.py",
+    "test_run.py",
+    "test_runtimes.py",
+    "test_soak.py",
+    "test_tools.py",
+    "test_types.py",
+)
 INTERRUPTED = 128 + 2  # SIGINT, as a shell tells it
 NOBODY_READS = 128 + 13  # SIGPIPE
 TIDYING_S = 10  # for a program that was interrupted, then it is killed
@@ -63,12 +89,19 @@ def call_apart(command, **options):
     try:
         return program.wait()
     except KeyboardInterrupt:
-        if os.name == "nt":
-            program.terminate()
-        else:
-            os.killpg(program.pid, signal.SIGTERM)  # with those that it has started
-        program.wait()
+        end_group(program)
         raise
+
+
+def end_group(program):
+    """End *program* and those that it has started; it may have ended by itself."""
+    if program.poll() is not None:
+        return
+    if os.name == "nt":
+        program.terminate()
+    else:
+        os.killpg(program.pid, signal.SIGTERM)
+    program.wait()
 
 
 # --- environment: .venv and what is in it -------------------------------------------------------
@@ -170,12 +203,24 @@ def fetch_mosquitto():
 # --- commands: each returns an exit status ------------------------------------------------------
 
 
-def call_tool(*arguments, how=call_apart):
-    return how([sys.executable, "-m", *arguments], cwd=str(ROOT))
+def call_tool(*arguments):
+    return call_apart([sys.executable, "-m", *arguments], cwd=str(ROOT))
 
 
-def call_pytest(*arguments):
-    return call_tool("pytest", *arguments, how=call)
+# As ``python -m`` does it; pytest is silent on Ctrl-C only once it has loaded all that it needs.
+QUIETLY = """\
+import runpy, sys
+try:
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+except KeyboardInterrupt:
+    sys.exit(2)  # as pytest when it was interrupted
+"""
+
+
+def call_pytest(*arguments, under=()):
+    """*under*: the module that runs it, and itself takes ``-m``."""
+    program = (*under, "-m", "pytest") if under else ("pytest",)
+    return call([sys.executable, "-c", QUIETLY, *program, *arguments], cwd=str(ROOT))
 
 
 def lint(arguments):
@@ -196,13 +241,18 @@ def lint(arguments):
 
 def test(arguments):
     fetch_mosquitto()
+    if arguments == ["--quick"]:
+        print("The tests without the slow files: under a minute", flush=True)
+        return call_pytest(*("--ignore=tests/" + name for name in SLOW_TESTS))
     if arguments:
         return call_pytest(*arguments)
+    print("Lint, all tests and their coverage: about 10 minutes", flush=True)
     lint_status = lint([])
-    status = call_pytest()  # last, so that its summary is
+    status = call_pytest(under=("coverage", "run"))  # late, so that its summary is near the end
+    coverage_status = call_tool("coverage", "report")
     if lint_status:
         print("lint FAILED, see the top of this output", file=sys.stderr, flush=True)
-    return status or lint_status
+    return status or coverage_status or lint_status
 
 
 def bench(arguments):

@@ -37,6 +37,8 @@ CONNECT. Its loop is never called: that one waits a second even when there is no
 __version__ = "0.1.0"
 __repo__ = "https://github.com/thingsboard/CircuitPython_thingsboard-client-sdk.git"
 
+__all__ = ("TBDeviceMqttClient", "TBError", "TBRefusedError", "TBTimeoutError")
+
 import errno
 import gc
 import os
@@ -46,6 +48,7 @@ from binascii import crc32
 from json import dumps, loads
 from random import random
 
+from adafruit_connection_manager import get_connection_manager
 from adafruit_minimqtt.adafruit_minimqtt import MQTT, MMQTTException
 from adafruit_minimqtt.matcher import MQTTMatcher
 from adafruit_ticks import ticks_add, ticks_diff, ticks_ms
@@ -135,9 +138,13 @@ _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
 _APART_MS = const(2)  # readings that leave closer to each other may get one time on the server
+_TRIP_MS = const(100)  # on the way to the server a reading has got its time after so long
+_FAST_MS = const(20)  # acknowledged so soon: the next may arrive in the same millisecond
+_BURST_MS = const(1000)  # after a reading that told its time all others do, for so long
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
 _MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
 _MAX_REQUESTS = const(64)  # that wait for their answers
+_MAX_SHARED = const(256)  # shared attributes that are kept
 _MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is read
 _MAX_EVENTS = const(64)  # calls of handlers that wait, beside one for each queued message
 _MAX_UNSENT = const(4)  # packets that wait for the socket
@@ -219,12 +226,31 @@ def _text(text):
 
 def _packet(head, *parts):
     """A control packet: first byte, remaining length (section 2.2.3), *parts*."""
-    size = sum(map(len, parts))
+    size = 0
+    for part in parts:
+        size += len(part)
     header = bytes((head,))
     while size > 127:
         header += bytes((size & 127 | 128,))
         size >>= 7
-    return b"".join((header + bytes((size,)),) + parts)
+    return b"".join((header, bytes((size,))) + parts)
+
+
+def _find_body(data, size):
+    """Where the body of the packet at the start of *data* starts and ends, section 2.2.3.
+
+    Its end is 0 as long as its length is not among the *size* bytes that are there.
+    """
+    start, length, byte = 1, 0, 128
+    while byte > 127:
+        if start > 4:
+            raise ValueError
+        if start >= size:
+            return start, 0
+        byte = data[start]
+        length |= (byte & 127) << 7 * (start - 1)
+        start += 1
+    return start, start + length
 
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
@@ -233,57 +259,110 @@ def _packet(head, *parts):
 # one key and raises it, or that key alone is left out.
 
 
+_SENDABLE = const("a finite 64 bit number, string, list or dict")
+
+
 def _json(value):
     return dumps(value, separators=(",", ":")).encode()
 
 
-def _check_name(kind, name, without=""):
-    """A key, a topic, a host...: some text, in which none of the characters of *without* stands."""
+def _shown(value):
+    """*value* as an error shows it, cut to 32 characters."""
+    try:
+        if isinstance(value, str):
+            return repr(value[:32])  # of all of a long one would take memory
+        return repr(value)[:32]
+    except Exception:  # of a class of the program's own; an int of 5,000 digits
+        return type(value).__name__
+
+
+def _must_be(name, text, value):
+    return "%s must be %s, not %s" % (name, text, _shown(value))
+
+
+def _check_name(kind, name):
+    """A key, a topic, a host...: a string of some characters."""
     if not isinstance(name, str):
-        raise TypeError("%s %r is no string" % (kind, name))
+        raise TypeError(_must_be(kind, "a string", name))
     if not name.strip() or len(name) > _MAX_NAME_CHARS:
-        raise ValueError("%s %r: 1 to %d characters" % (kind, name[:32], _MAX_NAME_CHARS))
-    for character in without:
-        if character in name:
-            raise ValueError("%s %r: no %r" % (kind, name, character))
+        raise ValueError(_must_be(kind, "1 to 255 characters", name))
+
+
+def _key(key, values, depth):
+    """*key* as JSON has it, for the dict *values*. Boards' `dumps` leaves 4, True, None as is."""
+    if key is None or isinstance(key, (bool, int, float)):  # on boards True is no int
+        _check_value("key", key, 1)
+        key = dumps(key)
+    _check_name("key", key)
+    if not depth and _is_markup(key):
+        raise ValueError(_must_be("key", "without markup", key))
+    if key in values:  # 4 and "4"
+        raise ValueError(_must_be("key", "unique", key))
+    return key
+
+
+def _is_markup(key):
+    """Whether ThingsBoard acknowledges a message with this key and stores nothing of it.
+
+    Markup is what an HTML parser takes for a tag: "<" before a letter, "/" or "!". A template is
+    "{{" with "}}" behind it. Source: KvUtils.java, NoXssValidator.java.
+    """
+    if "{{" in key and "}}" in key[key.find("{{") :]:
+        return True
+    for part in key.split("<")[1:]:
+        if part and ("a" <= part[0].lower() <= "z" or part[0] in "/!"):
+            return True
+    return False
 
 
 def _check_value(key, value, depth):
     """*value* as it may be sent, None only at a *depth*; an error names *key*."""
-    if isinstance(value, (bool, int, str)) or (value is None and depth):
+    if isinstance(value, (bool, str)) or (value is None and depth):
         return value
-    if isinstance(value, float):
-        if value - value != 0:  # infinity and NaN alone
-            raise ValueError("%r: %s can't be sent" % (key, value))
-        # With more than 16 decimals the server stores text (JsonConverter.java).
-        return float("%.16f" % value) if abs(value) < 1 else value
+    if isinstance(value, (int, float)):
+        return _fit(key, value, depth)
     if depth > _MAX_DEPTH:
-        raise ValueError("%r: nested more than %d deep" % (key, _MAX_DEPTH))
+        raise ValueError("%s: nested more than %d deep" % (_shown(key), _MAX_DEPTH))
     if isinstance(value, dict):
         checked: Any = {}
         for item in value:
-            _check_name("key", item)
-            checked[item] = _check_value(key, value[item], depth + 1)
+            text = _key(item, checked, 1)
+            checked[text] = _check_value("%s.%s" % (key, text), value[item], depth + 1)
     elif isinstance(value, (list, tuple)):
         checked = []
         for item in value:
             checked.append(_check_value(key, item, depth + 1))
     else:
-        raise TypeError("%r: %s can't be sent" % (key, type(value).__name__))
+        raise TypeError(_must_be(_shown(key), _SENDABLE, type(value)))
     return checked
 
 
-def _objects(values, limit, left_out):
+def _fit(key, number, depth):
+    """A number that the server stores as one (JsonConverter.java); inside a value any finite one.
+
+    It stores as text what is beyond 64 bits, or has more than 16 decimals.
+    """
+    is_int = isinstance(number, int)
+    if is_int and not depth:
+        is_fit = -1 <= number >> 63 <= 0
+    else:  # neither infinity nor NaN
+        is_fit = number - number == 0 and (depth or abs(number) < 9223372036854775808.0)
+    if not is_fit:
+        raise ValueError(_must_be(_shown(key), _SENDABLE, number))
+    return number if is_int or abs(number) >= 1 else float("%.16f" % number)
+
+
+def _objects(name, values, limit, left_out):
     """Encode what may be sent of the dict *values* as JSON objects of at most *limit* bytes."""
     if not isinstance(values, dict):
-        raise TypeError("%r is no dict" % (values,))
+        raise TypeError(_must_be(name, "a filled dict", values))
     if not values:
-        raise ValueError("%r is empty" % (values,))
+        raise ValueError(_must_be(name, "a filled dict", values))
     checked: Any = {}
     for key in values:
         try:
-            _check_name("key", key)
-            checked[key] = _check_value(key, values[key], 0)
+            text = _key(key, checked, 0)
+            checked[text] = _check_value(text, values[key], 0)
         except (TypeError, ValueError) as error:
             left_out(error)
     whole = _json(checked)
@@ -307,14 +386,18 @@ def _split(values, limit):
 
 def _split_reading(reading):
     """The time, or None, and the values of ``{"ts": ms, "values": {...}}`` or ``{key: value}``."""
-    if not (isinstance(reading, dict) and "ts" in reading and "values" in reading):
-        return None, reading
-    ts = reading["ts"]
-    if type(ts) is not int:
-        raise TypeError("'ts' %r: ms since 1970" % (ts,))
-    if len(reading) > 2:
-        raise ValueError("%r: 'ts' and 'values' only" % (list(reading),))
-    return ts, reading["values"]
+    if not isinstance(reading, dict):
+        raise TypeError(_must_be("data", "a dict or a list of dicts", reading))
+    ts = reading.get("ts")
+    is_int = type(ts) is int
+    is_ms = is_int and 100000 <= ts // 1000000 < 100000000  # of the years 1973 to 5138
+    is_timed = "ts" in reading and "values" in reading  # else both are keys like any other
+    if is_timed and not is_ms:
+        text = _must_be("ts", "milliseconds since 1970, an int", ts)
+        raise ValueError(text + " (seconds?)") if is_int else TypeError(text)
+    if is_ms and not (is_timed and len(reading) == 2):
+        raise ValueError(_must_be("data", '{"ts": ms, "values": {...}}', list(reading)))
+    return (ts, reading["values"]) if is_timed else (None, reading)
 
 
 def _stamped(ts, text):
@@ -324,47 +407,68 @@ def _stamped(ts, text):
 
 def _check_size(name, size, limit):
     if size > limit:
-        raise ValueError("%r: %d bytes, the limit is %d" % (name, size, limit))
+        raise ValueError("%s: %d bytes, the limit is %d" % (_shown(name), size, limit))
 
 
-def _check_callback(callback):
+def _check_callback(callback, name="callback"):
     """A callable, or as in the reference SDK a tuple of it and a further argument."""
-    if not callable(callback[0] if isinstance(callback, tuple) else callback):
-        raise TypeError("callback %r can't be called" % (callback,))
+    if not callable(callback[0] if callback and isinstance(callback, tuple) else callback):
+        raise TypeError(_must_be(name, "a function", callback))
 
 
 def _check_text(name, value):
-    """What may be left out, and is a string if it is given."""
-    if value is not None and not isinstance(value, str):
-        raise TypeError("%s is no string" % name)  # not the value: it may be a secret
+    """None, or a string of MQTT 3.1.1 section 1.5.3. It may be a secret: no error shows it."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(_must_be(name, "a string", type(value)))
+    for character in value:
+        code = ord(character)
+        if not code or 0xD800 <= code < 0xE000:
+            raise ValueError("%s must have no NUL, surrogates" % name)
+    _check_size(name, len(value.encode()), 65535)
 
 
-def _credential(access_token, username, password):
-    """Which kind of credentials these are; an error if they are of both, or empty."""
-    _check_text("access_token", access_token)
-    _check_text("username", username)
-    _check_text("password", password)
-    is_empty = "" in (access_token, username)
-    if is_empty or (username and access_token) or (password and not username):
-        raise ValueError("either access_token (THINGSBOARD_TOKEN) or username, not empty")
-    return "access token" if access_token else username and "username"
+def _check_topic(topic, is_filter=False):
+    """A topic to publish to, or a filter to subscribe to; MQTT 3.1.1 section 4.7."""
+    _check_name("topic", topic)
+    _check_text("topic", topic)
+    is_wrong = "#" in topic[:-1]
+    for level in topic.split("/"):
+        if "+" in level or "#" in level:
+            is_wrong = is_wrong or len(level) > 1 or not is_filter
+    if is_wrong:
+        wanted = "without + and #; in a filter each alone in its level, # last"
+        raise ValueError(_must_be("topic", wanted, topic))
+
+
+def _as_int(value):
+    """The int that a string stands for, as it may in settings.toml; all else as it is."""
+    try:
+        return int(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _check_number(name, value, lowest, limit, kind=(int, float)):
-    if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value <= limit:
-        raise ValueError("%s %r: %d to %d" % (name, value, lowest, limit))
-    return value
+    """A number; what is none is not shown: it may be a secret, given in the wrong place."""
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if is_number and lowest <= value <= limit:
+        return value
+    wanted = "a number from %d to %d" % (lowest, limit)
+    text = _must_be(name, wanted, value if is_number else type(value))
+    raise ValueError(text if is_number or name != "port" else text + " (is this the access_token?)")
 
 
 def _check_payload(payload):
     """What `publish` takes, as bytes."""
     if payload is None:
         return b""
-    if isinstance(payload, (str, int, float)):
+    if isinstance(payload, (str, bool, int, float)):
         return str(payload).encode()
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
-    raise TypeError("%r: %s can't be sent" % ("payload", type(payload).__name__))
+    raise TypeError(_must_be("payload", "a string", type(payload)))
 
 
 # --- networks: where sockets come from ---------------------------------------------------------
@@ -392,15 +496,16 @@ def _way_to_rejoin(rejoin, radio):
     the Pico W never, on Espressif not after a router that was away for a while
     (ports/espressif/common-hal/wifi/__init__.c, STA_DISCONNECTED).
     """
-    if rejoin is None and type(radio).__name__ == "Radio":
-        ssid = os.getenv("CIRCUITPY_WIFI_SSID")
-        if ssid:
-            return radio.connect, str(ssid), str(os.getenv("CIRCUITPY_WIFI_PASSWORD") or "")
-    elif rejoin:
+    if rejoin:
         if not callable(rejoin):
             raise TypeError("rejoin must be a function")
         return (rejoin,)
-    return None
+    if rejoin is not None or type(radio).__name__ != "Radio":
+        return None
+    ssid = os.getenv("CIRCUITPY_WIFI_SSID")
+    if not ssid:
+        return None
+    return radio.connect, str(ssid), str(os.getenv("CIRCUITPY_WIFI_PASSWORD") or "")
 
 
 def _tls_context(tls, context):
@@ -463,6 +568,8 @@ def _ca_context(ssl, path):
 #     recv_into(buffer)        <- a CONNACK made up here
 #
 # From then on the real socket is the link's, which sends what was kept and reads the true CONNACK.
+# `MQTT.disconnect` is called at once, while the stand-in has no real socket to close: so
+# ConnectionManager's table lets go of the stand-in, and a client that is dropped is collected.
 # No private member of MiniMQTT or ConnectionManager is touched.
 
 
@@ -518,7 +625,8 @@ class _StandIn:
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
 
     def send(self, data):
-        self.sent.extend(data)
+        if self.sockets:  # else it is DISCONNECT, which nobody is to get
+            self.sent.extend(data)
         return len(data)
 
     def recv_into(self, buffer, size=0):
@@ -552,10 +660,25 @@ class _StandIn:
             self.sockets.pop()
 
 
+class _Pool:
+    """What MiniMQTT is given as pool: one for all clients, since ConnectionManager forgets none.
+
+    It passes on to the stand-in of the attempt that is under way; each thread may have one.
+    """
+
+    standins: Any = {}  # by thread
+
+    def __getattr__(self, name):
+        return getattr(self.standins[_thread_id()], name)
+
+
+_pool = _Pool()
+
+
 # --- _Link: theory -----------------------------------------------------------------------------
 # One MQTT 3.1.1 connection that never waits. Its owner calls `poll` often; what the link has to
-# say it says by four methods of the owner: `_link_moved` (the state changed), `_link_message`,
-# `_link_acknowledged`, `_link_error`. The owner only notes what it is told.
+# say it says by five methods of the owner: `_link_moved` (the state changed), `_link_message`,
+# `_link_acknowledged`, `_link_subscribed`, `_link_error`. The owner only notes what it is told.
 # Bytes come and go in `poll` alone; all else only appends to what is to be sent and tries once to
 # send it. A fault found there is kept, and the next poll ends the connection because of it.
 # The one step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets
@@ -596,23 +719,22 @@ ssl|reset|eof|notconn|TLS failed: does this port speak it? ({1})
 _TLS_HEAP_BYTES = const(40000)  # with less, mbedTLS takes good certificates for bad ones
 
 
-def _unexpected(head, state):
-    """The words for what is no packet of MQTT, or not in its place."""
-    if head == 0x48 and state == _CONNECTING:  # "HTTP/1.1 400 Bad Request"
-        words = "The reply was not MQTT. Is this the web (HTTP) port?"
-    else:
-        words = "is TLS wanted?" if head == 0x15 else "unexpected"
-        words = "protocol: packet 0x%02x: %s" % (head, words)
-    return words
-
-
-def _cause(said):
-    """The words for what an attempt *said*, in lower case."""
+def _connect_error(error, where):
+    """The reason why an attempt failed, as an `OSError` in our words and the system's."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+    if not isinstance(number, int):
+        number, reason = errno.ENOTCONN, None
+    reason = reason or str(error) or type(error).__name__
+    kind = "ssl" if number < -99 else "pipe" if number == _EPIPE else ""  # boards have no words
+    said = "%s %s %s" % (type(error).__name__, error, kind)
+    is_board = sys.implementation.name != "cpython"
+    if is_board and gc.mem_free() < _TLS_HEAP_BYTES:  # type: ignore[attr-defined]
+        said = said.replace("VERIF", "memory")
     for line in _CAUSES.split("\n"):
         *parts, cause = line.split("|")
         for part in parts:
-            if part in said:
-                return cause
+            if part in said.lower():
+                return OSError(number, cause.format(where, reason))
 
 
 class _Link:
@@ -626,7 +748,7 @@ class _Link:
         self._is_down = False  # there is no network: the next attempt begins with `rejoin`
         self._standin = _StandIn(pool)
         self.mqtt = MQTT(
-            socket_pool=self._standin,
+            socket_pool=_pool,
             broker="",  # see `set_connection`
             is_ssl=False,  # the stand-in adds TLS
             use_binary_mode=True,
@@ -639,6 +761,7 @@ class _Link:
         self._attempts = 0  # since a connection lasted
         self._sends_early = True  # packets leave behind CONNECT, before its CONNACK
         self._topics = {}  # filter -> QoS
+        self._last_topic = self._last_topic_text = None  # of a PUBLISH; as text and encoded
         # ESP32SPI and WIZnet are Python code behind SPI: no select, and a look takes milliseconds.
         self._is_airlift = hasattr(pool, "NO_SOCKET_AVAIL")
         self._is_wiznet = hasattr(pool, "_interface") and not self._is_airlift
@@ -653,6 +776,7 @@ class _Link:
         self._ready = None  # asks the system whether there is something to read
         self._fault = None  # what the next poll has to end the connection for
         self._awaited.clear()
+        self._next_id = _SUBSCRIBE_IDS + 1  # of a SUBSCRIBE or UNSUBSCRIBE
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
         self._is_used = False  # a message was acknowledged
         self.topic = None  # of the last message, until it is acknowledged
@@ -662,6 +786,8 @@ class _Link:
         self._buffer = self._own_buffer
         self._filled = 0  # bytes in the buffer
         self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
+        self._unread = 0  # bytes from the packet id of a message on, whose topic goes by
+        self._last_number = b""  # the packet id of the last message that has one
         self._may_hold_more = False  # the last read did not say that nothing is left
         self._is_pinged = False  # PINGRESP is expected
 
@@ -754,9 +880,9 @@ class _Link:
         """Close, forget the connection, and tell what was lost."""
         self._ready = None  # the poller: Espressif's select can't bear a closed socket
         try:
-            self.mqtt.disconnect()
+            get_connection_manager(_pool).close_socket(self._standin)
         except (OSError, RuntimeError, MemoryError, MMQTTException):
-            pass  # it was not connected
+            pass  # it has forgotten it already
         self._standin.close()
         was_cut = len(self._unsent) > 0
         self._forget()
@@ -765,10 +891,23 @@ class _Link:
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one.
 
-        At once, and `connect` goes on, where another way is left. Otherwise after a pause: two
-        clients on one token throw each other out, which must not become a race.
+        At once, and `connect` goes on, where another way is left:
+
+        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
+          from now on nothing does
+        * the host has another address
+
+        Otherwise after a pause: it did not last. Two clients on one token throw each other out,
+        which must not become a race.
         """
-        another = self._has_another_way(reason)
+        another = False
+        is_cut_or_silent = isinstance(reason, (OSError, TBTimeoutError))
+        if self._early_id and self._sends_early and is_cut_or_silent:
+            self._sends_early = False
+            another = True
+        if self.state == _CONNECTING:
+            self._standin.turn += 1  # the next address
+            another = another or (self._socket is None and self._standin.has_more)
         self.error = None if another else reason
         if self._is_used and self._awaited:
             self._attempts = 0  # cut in the middle of messages that pass
@@ -782,23 +921,6 @@ class _Link:
         if self._radio is None and self._socket is None:
             self._is_down = self._rejoin is not None  # there is nobody to ask
         self._close(_WAITING, reason)
-
-    def _has_another_way(self, reason):
-        """Whether the next attempt will be another one:
-
-        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
-          from now on nothing does
-        * the host has another address
-        """
-        is_early = self._early_id and self._sends_early
-        if is_early and not isinstance(reason, TBRefusedError):
-            self._sends_early = False
-        else:
-            is_early = False
-        if self.state == _CONNECTING:
-            self._standin.turn += 1  # the next address
-            return is_early or (self._socket is None and self._standin.has_more)
-        return is_early
 
     # --- _Link: an attempt ---------------------------------------------------------------------
 
@@ -839,6 +961,7 @@ class _Link:
         self._due = ticks_add(ticks_ms(), self.backoff_ms)
         self._standin.has_more = False
         try:
+            _pool.standins[_thread_id()] = self._standin
             if self._is_down:
                 function, *arguments = self._rejoin
                 function(*arguments)
@@ -853,27 +976,23 @@ class _Link:
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
         except Exception as error:  # of MiniMQTT, of networks of boards, of `rejoin`
-            self._lose(error if self._is_down else self._connect_error(error))
+            error = self._standin.error or getattr(error, "__cause__", None) or error
+            where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
+            self._lose(error if self._is_down else _connect_error(error, where))
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
-
-    def _connect_error(self, error):
-        """The reason why an attempt failed, as an `OSError` in our words and the system's."""
-        error = self._standin.error or getattr(error, "__cause__", None) or error
-        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
-        if not isinstance(number, int):
-            number, reason = errno.ENOTCONN, None
-        reason = reason or str(error) or type(error).__name__
-        hint = "pipe" if number == _EPIPE else "ssl" if number < -99 else ""
-        said = "%s %s %s" % (type(error).__name__, error, hint)
-        if sys.implementation.name != "cpython" and gc.mem_free() < _TLS_HEAP_BYTES:  # type: ignore[attr-defined]
-            said = said.replace("VERIF", "memory")
-        where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
-        return OSError(number, _cause(said.lower()).format(where, reason))
+        finally:
+            _pool.standins.pop(_thread_id(), None)
 
     def _adopt(self):
         """Take the real socket over. Never again is it given time to wait."""
-        socket = self._standin.sockets[-1]
+        standin = self._standin
+        sockets, standin.sockets = standin.sockets, []
+        try:  # closes nothing, and ConnectionManager lets go of the stand-in
+            self.mqtt.disconnect()
+        finally:
+            standin.sockets = sockets
+        socket = sockets[-1]
         socket.settimeout(0)
         now = ticks_ms()
         self._due = self._look_at = self._moved_at = self._heard_at = self._pinged_at = now
@@ -895,7 +1014,7 @@ class _Link:
             pass  # not every system can
         self._write(self._standin.connect_packet(self.password))
         if self._sends_early:
-            self._request(_SUBSCRIBE, list(self._topics))
+            self._request(_SUBSCRIBE, self._topics)
 
     # --- _Link: timers -------------------------------------------------------------------------
 
@@ -973,40 +1092,47 @@ class _Link:
             self._await(packet_id)
         else:
             self._is_unconfirmed = True
-        self._write(_packet(_PUBLISH | flags, _text(topic), identifier, payload))
+        if topic is not self._last_topic:  # it rarely changes; encoding it takes memory
+            self._last_topic_text = _text(topic)
+            self._last_topic = topic
+        self._write(_packet(_PUBLISH | flags, self._last_topic_text, identifier, payload))
 
-    def subscribe(self, topic, quality_of_service=1):
-        """Subscribe now and after each connect."""
-        if self._topics.get(topic) != quality_of_service:
-            self._topics[topic] = quality_of_service
-            if self._is_open():
-                self._request(_SUBSCRIBE, (topic,))
+    def subscribe(self, topics):
+        """Subscribe now and after each connect to *topics*, filter -> QoS; the packet id."""
+        new = []
+        for topic in topics:
+            if self._topics.get(topic) != topics[topic]:
+                self._topics[topic] = topics[topic]
+                new.append(topic)
+        return self._request(_SUBSCRIBE, new if self._is_open() else ())
 
-    def unsubscribe(self, topic):
-        """Unsubscribe now, and subscribe no more after a connect."""
-        if topic in self._topics:
-            del self._topics[topic]
-            if self._is_open():
-                self._request(_UNSUBSCRIBE, (topic,))
+    def unsubscribe(self, topics):
+        """Unsubscribe now, and subscribe no more after a connect; the packet id."""
+        known = []
+        for topic in topics:
+            if self._topics.pop(topic, None) is not None:
+                known.append(topic)
+        return self._request(_UNSUBSCRIBE, known if self._is_open() else ())
 
     def _request(self, head, topics):
-        """Send SUBSCRIBE or UNSUBSCRIBE, under a packet id that no message has.
+        """Send SUBSCRIBE or UNSUBSCRIBE, under a packet id that no message has, which is returned.
 
         ThingsBoard says "session present" of sessions that it has forgotten: after each connect it
         has to hear of all topics.
         """
+        packet_id = self._next_id
         if not topics:
-            return
-        packet_id = _SUBSCRIBE_IDS + 1
-        while packet_id in self._awaited:
-            packet_id += 1
-        self._await(packet_id, topics)
+            return packet_id  # while offline that of the SUBSCRIBE to come
+        # The one above the last is the first.
+        self._next_id = packet_id % 0xFFFF + 1 | _SUBSCRIBE_IDS
+        self._await(packet_id, list(topics) if head == _SUBSCRIBE else ())
         parts = [packet_id.to_bytes(2, "big")]
         for topic in topics:
             parts.append(_text(topic))
             if head == _SUBSCRIBE:
                 parts.append(bytes((self._topics[topic],)))
         self._write(_packet(head, *parts))
+        return packet_id
 
     def _await(self, packet_id, topics=()):
         """Expect an acknowledgement."""
@@ -1025,7 +1151,9 @@ class _Link:
     def _flush(self):
         """Send until the socket has no room."""
         while self._unsent and self._fault is None:
-            data = self._unsent[0][self._first_sent :]
+            data = self._unsent[0]
+            if self._first_sent:
+                data = data[self._first_sent :]
             if self._is_airlift:
                 data = data[:_SPI_SLICE_BYTES]
             if self._is_wiznet:
@@ -1081,7 +1209,10 @@ class _Link:
     # Bytes land in one fixed buffer, whose first `_filled` were not taken apart yet. A message that
     # does not fit gets a buffer of its own for as long as it takes. Of one above max_message_bytes
     # the beginning is dealt with as if it were whole, up to its acknowledgement, so that the server
-    # does not send it for ever; the rest goes by unread.
+    # does not send it for ever; the rest goes by unread. A topic that does not fit into the fixed
+    # buffer goes by as well; of such a message the packet id behind it is read alone.
+    # What MQTT 3.1.1 forbids ends the connection, as soon as it can be seen: what a broken header
+    # promises may never come.
 
     def _is_readable(self, now):
         """Whether a read is worth its time.
@@ -1123,13 +1254,23 @@ class _Link:
         """Deal with one packet; False if more of it has to come first."""
         if self._done:
             self._discard()
+        if self._unread:  # a message whose topic went by
+            if self._filled < 2:
+                return False
+            self._write(_packet(_PUBACK, bytes(self._buffer[:2])))
+            self._done = self._unread
+            self._unread = 0
+            return True
         head = self._buffer[0]
         try:
             # CONNACK is the first packet and no other; what is no MQTT may never be complete.
-            if self._filled and (head & 0xF0 == _CONNACK) != (self.state == _CONNECTING):
+            if self._filled and (head == _CONNACK) != (self.state == _CONNECTING):
                 raise ValueError
-            start, end = self._find_body()
-            if not end or (end > self._filled and not self._is_cut_short(head, start, end)):
+            start, end = _find_body(self._buffer, self._filled)
+            if not end:
+                return False
+            self._check_header(head, end - start)
+            if end > self._filled and not self._is_cut_short(head, start, end):
                 return False
             self._done = end  # never twice, even if there is no memory for the rest
             self._handle(head, self._buffer[start:end])
@@ -1137,34 +1278,24 @@ class _Link:
             self._owner.stats["oversize"] += 1
             self._owner._link_error(TBError("no room for a message: %d bytes" % self._done))
         except (IndexError, ValueError):
-            raise TBError(_unexpected(head, self.state)) from None
+            words = "is TLS wanted?" if head == 0x15 else "unexpected"
+            words = "protocol: packet 0x%02x: %s" % (head, words)
+            is_first = head == 0x48 and self.state == _CONNECTING
+            if is_first or bytes(self._buffer[:4]) == b"HTTP":  # /1.1 400 Bad Request
+                words = "The reply was not MQTT. Is this the web (HTTP) port?"
+            raise TBError(words) from None
         return True
 
     def _discard(self):
         """Move what follows the bytes that nobody needs to the start of the buffer."""
         gone = min(self._done, self._filled)
         left = self._filled - gone
-        self._buffer[:left] = self._buffer[gone : self._filled]
+        if left:
+            self._buffer[:left] = self._buffer[gone : self._filled]
         self._filled = left
         self._done -= gone
         if not left:
             self._buffer = self._own_buffer
-
-    def _find_body(self):
-        """Where the first packet's body starts and ends, MQTT 3.1.1 section 2.2.3.
-
-        Its end is 0 as long as its length is not known.
-        """
-        start, size, byte = 1, 0, 128
-        while byte > 127:
-            if start >= self._filled:
-                return start, 0
-            if start > 4:
-                raise ValueError
-            byte = self._buffer[start]
-            size |= (byte & 127) << 7 * (start - 1)
-            start += 1
-        return start, start + size
 
     def _is_cut_short(self, head, start, end):
         """Whether a message that fills the buffer has to be dealt with as far as it came.
@@ -1176,7 +1307,13 @@ class _Link:
         if head & 0xF0 != _PUBLISH:
             raise ValueError
         topic_end = start + 2 + (self._buffer[start] << 8 | self._buffer[start + 1])
-        payload = topic_end + (2 if head & _QOS_1 else 0)
+        payload = topic_end + (head & _QOS_1)
+        if payload > end:
+            raise ValueError
+        if payload > self._filled:
+            self._unread = end - topic_end if head & _QOS_1 else 0
+            self._done = end - self._unread
+            raise MemoryError
         if end - payload > self._owner.max_message_bytes:
             return True
         try:
@@ -1187,20 +1324,34 @@ class _Link:
         self._buffer = buffer
         return False
 
-    def _handle(self, head, body):
-        kind = head & 0xF0
-        if kind == _CONNACK:
-            self._on_connack(body[1])
-        elif kind == _PUBLISH:
-            self._on_publish(head >> 1 & 3, body)
-        elif kind in (_PUBACK, _SUBACK, _UNSUBACK):
-            self._on_acknowledgement(body)
-        elif kind == _PINGRESP:
-            self._is_pinged = False
+    def _check_header(self, head, size):
+        """What a packet may begin with: sections 2.2.2, 3.3.1 and the fixed headers of chapter 3.
+
+        CONNACK is the first, and only the first. We subscribe to QoS 0 and 1 alone.
+        """
+        if head & 0xF0 == _PUBLISH:  # QoS 0 comes without DUP
+            is_right = head & 14 in (0, _QOS_1, _DUP | _QOS_1)
+        elif head == _SUBACK:
+            is_right = size > 2
         else:
+            is_right = size == (0 if head == _PINGRESP else 2)
+            is_right = is_right and head in (_CONNACK, _PUBACK, _UNSUBACK, _PINGRESP)
+        if not is_right or (head == _CONNACK) != (self.state == _CONNECTING):
             raise ValueError
 
-    def _on_connack(self, code):
+    def _handle(self, head, body):
+        if head == _CONNACK:
+            self._on_connack(body[0], body[1])
+        elif head == _PINGRESP:
+            self._is_pinged = False
+        elif head & 0xF0 == _PUBLISH:
+            self._on_publish(head & 15, body)
+        else:
+            self._on_acknowledgement(head, body)
+
+    def _on_connack(self, flags, code):
+        if flags > 1:  # section 3.2.2.1
+            raise ValueError
         if code:
             if code != 3:  # "not available" may pass, the others stay: no fast retry
                 self._attempts = _BACKOFF_LAST
@@ -1208,41 +1359,53 @@ class _Link:
         self._acked_at = self._moved_at = ticks_ms()
         self.error = None
         if not self._sends_early:
-            self._request(_SUBSCRIBE, list(self._topics))
+            self._request(_SUBSCRIBE, self._topics)
         self._move(_ONLINE)
 
-    def _on_publish(self, quality_of_service, body):
+    def _on_publish(self, flags, body):
         end = 2 + (body[0] << 8 | body[1])
-        start = end + 2 * quality_of_service
-        if quality_of_service > 1 or start > len(body):
+        start = end + (flags & _QOS_1)  # 2 bytes of packet id, or at QoS 0 none
+        if start > len(body):
             raise ValueError
         topic = str(body[2:end], "utf-8")
+        if not topic or "+" in topic or "#" in topic or "\0" in topic:  # sections 3.3.2.1, 1.5.3
+            raise ValueError
+        # 0 is no packet id (section 2.3.1), but ThingsBoard counts on to it from 65535. It counts
+        # its messages of QoS 0, too, which show no id: so any from 32768 on may be the last seen.
+        number = bytes(body[end:start])
+        if number == b"\0\0" and self._last_number < b"\x80":
+            raise ValueError
+        self._last_number = number or self._last_number
         if not self._owner._link_has_room():
             self._owner.stats["unheard"] += 1
             return  # without PUBACK
-        if quality_of_service:
-            self._write(_packet(_PUBACK, bytes(body[end:start])))
+        if number:
+            self._write(_packet(_PUBACK, number))
         if self._done > self._filled:
             raise MemoryError  # the rest goes by unread
-        self._owner._link_message(topic, bytes(body[start:]))
+        self._owner._link_message(topic, bytes(body[start:]), flags)
 
-    def _on_acknowledgement(self, body):
+    def _on_acknowledgement(self, kind, body):
         self._is_unconfirmed = False
         packet_id = body[0] << 8 | body[1]
         topics = self._awaited.get(packet_id)
         if topics is None:
-            return
-        if packet_id == self._early_id:
+            if packet_id:
+                return  # nobody waits for it any more
+            raise ValueError
+        # Each kind has its ids. SUBACK has a code for each topic, section 3.9.3.
+        if (packet_id < _SUBSCRIBE_IDS) != (kind == _PUBACK) or len(body) != 2 + len(topics):
+            raise ValueError
+        if self._early_id in (0, packet_id):  # else it may be forgotten, whatever came later
             self._early_id = 0
-        if not self._early_id:  # else it may be forgotten, whatever came later
             self._acked_at = ticks_ms()
-        if not topics:  # of a message
+        if kind == _PUBACK:
             self._is_used = True
             self._owner._link_acknowledged(packet_id)
         for topic, code in zip(topics, body[2:]):
-            if code > 2:
-                self._owner.stats["refused_subscriptions"] += 1
-                self._owner._link_error(TBError("subscription refused: " + topic))
+            if code not in (0, 1, 2, 0x80):
+                raise ValueError
+            self._owner._link_subscribed(topic, code)
         self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
         if not self._awaited:
             self.topic = None
@@ -1255,9 +1418,13 @@ class _Link:
 # again from the front. From then on the front travels alone until it is acknowledged: so a message
 # after which the server hangs up is found, and dropped after some losses, and the others go on.
 # The server keeps one value of a key for each millisecond, the last. So only a reading that leaves
-# alone and at once gets the server's time; every other one (that waited, that follows another
-# within 2 ms, before CONNACK, sent again) tells its own, and those travel together. As long as the
-# board's clock is not set they leave one by one, 2 ms apart, and before CONNACK only one does.
+# alone and at once gets the server's time; every other one (that waited, before CONNACK, sent
+# again, behind one that is not acknowledged) tells its own, and those travel together. Two times of
+# both kinds must not meet: a reading that follows before the acknowledgement moves 100 ms away, and
+# a burst that has begun to tell times goes on. As long as the board's clock is not set readings
+# leave one by one, each behind the acknowledgement of the one before: sent 30 ms apart, they arrive
+# together where the network has paused.
+# Before a packet leaves the gates of companions are asked; a closed one holds all that waits.
 
 
 class _Message:
@@ -1272,7 +1439,8 @@ class _Message:
         self.is_telemetry = is_telemetry
         self.is_timed = is_timed  # its readings have a time of their own
         self.is_queued = False
-        self.captured_ms = 0  # when its first reading was handed over
+        self.put_at = 0  # ticks
+        self.captured_ms = 0  # of telemetry: likewise, on a clock that never wraps
         self.packet_id = 0  # of the packet that it left in; readings may share one
 
     def size(self):
@@ -1308,16 +1476,38 @@ def _telemetry(data, topic, flags, limit, packs, left_out):
     if not isinstance(data, (list, tuple)):
         data = (data,)
     if not data:
-        raise ValueError("%r is empty" % (data,))  # and the server never acknowledges it
+        raise ValueError(_must_be("data", "a dict or a list of dicts", data))  # never acknowledged
     messages = []
     for reading in data:
         ts, values = _split_reading(reading)
-        for text in _objects(values, limit - _STAMP_BYTES, left_out):
+        name = "data" if ts is None else "values"
+        for text in _objects(name, values, limit - _STAMP_BYTES, left_out):
             may_join = messages and (packs or ts is not None)
             if not (may_join and messages[-1].extend(ts, text, limit)):
                 messages.append(_Message(topic, [], flags, True, ts is not None))
                 messages[-1].extend(ts, text, limit)
     return messages
+
+
+def _data_points(messages):
+    """What ThingsBoard's rate limits count as such: keys of all readings, or of attributes."""
+    points = 0
+    for message in messages:
+        if message.topic.split("/")[-1] in ("telemetry", "attributes", "t", "a"):
+            for part in message.parts:
+                points += _count_keys(part)
+    return points
+
+
+def _count_keys(payload):
+    try:
+        readings = loads(payload)
+        count = 0
+        for reading in readings if isinstance(readings, list) else (readings,):
+            count += len(_split_reading(reading)[1])
+        return count
+    except (TypeError, ValueError):
+        return 0  # published by the program, and no reading
 
 
 def _join(texts):
@@ -1337,9 +1527,11 @@ class _Outbox:
         self._gates = gates  # see `TBDeviceMqttClient.attach`
         self._last_id = 0
         self._last_captured_ms = 0
-        self._last_left_ms = 0  # a reading without a time of its own
-        self._progress_at = 0  # ticks: an acknowledgement, or what is to be acknowledged next
-        self._epoch_ms = 0  # see `_is_clock_set`
+        self._bare: Any = None  # the last reading that left without a time of its own
+        self._alone_at = ticks_ms()  # from then on the next may do so, too
+        self._progress_at = 0  # ticks: an acknowledgement, or when what is waited for was queued
+        self._epoch_ms = 0  # see `knows_time`
+        self._is_gated = False  # a gate was closed for what is to leave next
         self._entries = []
         self._in_flight = 0  # entries, at the front
         self._failures = 0  # losses with what is at the front; above 0 it travels alone
@@ -1369,9 +1561,15 @@ class _Outbox:
         message.id = self.new_id()
         message.flags &= ~_DUP  # a request or a reply may have been here before
         message.is_queued = True
+        message.put_at = ticks_ms()
         if message.is_telemetry:  # a time that no other reading has
-            message.captured_ms = max(_now_ms(), self._last_captured_ms + 1)
+            earliest_ms = self._last_captured_ms + 1
+            if self._is_bare_under_way():
+                earliest_ms = max(earliest_ms, self._bare.captured_ms + _TRIP_MS)
+            message.captured_ms = max(_now_ms(), earliest_ms)
             self._last_captured_ms = message.captured_ms + len(message.parts) - 1
+        if not self._entries:
+            self._progress_at = ticks_ms()
         self._entries.append(message)
         self._bytes += message.size() + _OVERHEAD_BYTES
         while len(self._entries) > self._max_size or self._bytes > self._max_bytes:
@@ -1390,13 +1588,11 @@ class _Outbox:
         :raises ValueError: it names the limit
         """
         size = sum(map(_Message.size, messages)) + len(messages) * _OVERHEAD_BYTES
-        if len(messages) > self._max_size:
-            words = (len(messages), "messages", "queue_size", self._max_size)
-        elif size > self._max_bytes:
-            words = (size, "bytes", "queue_bytes", self._max_bytes)
-        else:
-            return
-        raise ValueError("%d %s do not fit into the queue (%s=%d)" % words)
+        if len(messages) > self._max_size or size > self._max_bytes:
+            raise ValueError(
+                "%d messages of %d bytes do not fit into the queue (queue_size=%d, queue_bytes=%d)"
+                % (len(messages), size, self._max_size, self._max_bytes)
+            )
 
     def _fullness(self):
         """Why a message is dropped; the limit is named."""
@@ -1466,28 +1662,41 @@ class _Outbox:
             self._owner.last_error = error
 
     def is_moving(self):
-        """Whether room is to be expected: acknowledgements come, or the socket takes bytes."""
+        """Whether room is to be expected: acknowledgements came lately, and no gate is closed."""
         is_slow = ticks_diff(ticks_ms(), self._progress_at) >= _STALL_MS
-        return not is_slow and (self._in_flight > 0 or self._link.is_sending())
+        is_busy = len(self._entries) > 0 or self._link.is_sending()
+        return is_busy and not (is_slow or self._is_gated)
 
     def _send_next(self, first):
         """Send *first*, or a packet of readings that tell their times; False if it has to wait."""
+        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         is_bare = first.is_telemetry and not self._has_time(first)
-        if is_bare and self._is_too_close():
+        if self._is_in_flight(packet_id) or (is_bare and self._is_too_close()):
             return False
         batch = self._next_batch(first)
-        if self._gates and not self._pass_gates(first.topic, batch):
+        points = self._gates and _data_points(batch)
+        if not self._may_send(first.topic, points):
             return False
         is_plain = len(batch) == 1 and not self._needs_time(first)
         payload = first.payload() if is_plain else self._stamp(batch)
-        packet_id = first.id % (_SUBSCRIBE_IDS - 1) + 1
         self._link.publish(first.topic, payload, first.flags, packet_id)
-        self._note_sent(batch, packet_id)
         if is_bare:
-            self._last_left_ms = _now_ms()
+            self._bare = first
+        if first.is_telemetry and not first.is_timed:
+            self._alone_at = ticks_add(ticks_ms(), _APART_MS if is_bare else _BURST_MS)
+        self._note_sent(batch, packet_id, points)
         return True
 
-    def _note_sent(self, batch, packet_id):
+    def _may_send(self, topic, points):
+        """Ask the gates. An error of one is counted, and no objection."""
+        for gate in self._gates:
+            if not self._owner._call(gate.may_send, (topic, points)):
+                self._is_gated = True
+                return False
+        self._is_gated = False
+        return True
+
+    def _note_sent(self, batch, packet_id, points):
         if not self._in_flight:
             self._progress_at = ticks_ms()
         self._owner.stats["resent" if batch[0].flags & _DUP else "sent"] += 1
@@ -1498,34 +1707,40 @@ class _Outbox:
             else:
                 self.remove(message)
                 self._owner._message_ended(message, None)
+        for gate in self._gates:
+            self._owner._call(gate.sent, (batch[0].topic, points))
 
     def _has_time(self, message):
         """Whether it is telemetry that tells its time: one of its own, or the one of capture."""
         return message.is_timed or self._needs_time(message)
 
+    def _is_in_flight(self, packet_id):
+        """Whether the id is still in use: since that packet left, ids have begun again."""
+        for place in range(self._in_flight):  # a slice would take memory for each message
+            if self._entries[place].packet_id == packet_id:
+                return True
+        return False
+
     def _needs_time(self, message):
         """Whether it is untimed telemetry that tells its time of capture."""
-        if message.is_timed or not message.is_telemetry or not self.knows_time():
+        if message.is_timed or not message.is_telemetry:
             return False
-        now_ms = _now_ms()
-        return (
-            self._stamp_mode == "always"
-            or message.flags & _DUP > 0
-            or now_ms - message.captured_ms >= _APART_MS
-            or now_ms - self._last_left_ms < _APART_MS
-            or not self._link.is_online()
+        is_alone = (
+            self._stamp_mode != "always"
+            and self._link.is_online()
+            and not message.flags & _DUP
+            and message.captured_ms == self._last_captured_ms  # no others were taken with it
+            and ticks_diff(ticks_ms(), message.put_at) < _APART_MS
+            and not self._is_too_close()
         )
+        return not is_alone and self.knows_time()
 
     def _is_too_close(self):
         """Whether the server could give one time to the next reading and the one before it."""
-        if not self._link.is_online():
-            return self._in_flight > 0
-        return _now_ms() - self._last_left_ms < _APART_MS
+        return self._is_bare_under_way() or ticks_diff(self._alone_at, ticks_ms()) > 0
 
-    def settle(self):
-        """CONNACK came: the server takes what left before it just now."""
-        if self._in_flight:
-            self._last_left_ms = _now_ms()
+    def _is_bare_under_way(self):
+        return self._bare is not None and self._bare.is_queued
 
     def _next_batch(self, first):
         """The messages of the next packet: *first*, or if it tells its time more of that kind."""
@@ -1535,7 +1750,8 @@ class _Outbox:
         room = min(_BATCH_BYTES, self.limit()) - first.stamped_size()
         for message in self._entries[self._in_flight + 1 :]:
             room -= message.stamped_size()
-            if room <= 0 or message.flags != first.flags or not self._has_time(message):
+            is_alike = message.is_telemetry and message.flags == first.flags
+            if room <= 0 or not is_alike or not (message.is_timed or self.knows_time()):
                 break
             batch.append(message)
         return batch
@@ -1549,6 +1765,12 @@ class _Outbox:
                 readings.append(part if message.is_timed else _stamped(ts, part))
                 ts += 1
         return _join(readings)
+
+    def lasting_payload(self, message):
+        """What leaves if it leaves after a restart: with times of capture, if they are told."""
+        if message.is_telemetry and not message.is_timed and self.knows_time():
+            return self._stamp((message,))
+        return message.payload()
 
     def knows_time(self):
         """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
@@ -1567,20 +1789,6 @@ class _Outbox:
                 self._epoch_ms = epoch_ms
         return self._epoch_ms > 0 and self._stamp_mode != "never"
 
-    def _pass_gates(self, topic, batch):
-        """Ask every gate; if none objects, tell them that the messages leave."""
-        points = 0  # data points as ThingsBoard counts them: the keys of all readings
-        for message in batch:
-            for part in message.parts:
-                values = loads(part)
-                points += len(values["values"] if message.is_timed else values)
-        for gate in self._gates:
-            if not gate.may_send(topic, points):
-                return False
-        for gate in self._gates:
-            gate.sent(topic, points)
-        return True
-
     # --- _Outbox: what the link reports --------------------------------------------------------
 
     def acknowledge(self, packet_id):
@@ -1590,6 +1798,12 @@ class _Outbox:
             if message.packet_id == packet_id:
                 self._owner.stats["acknowledged"] += 1
                 self.remove(message)
+                if message is self._bare:  # it may have got its time just now
+                    self._last_captured_ms = max(self._last_captured_ms, _now_ms() + 1)
+                    now = ticks_ms()
+                    is_fast = 0 <= ticks_diff(now, self._alone_at) < _FAST_MS
+                    if is_fast or not self.knows_time():
+                        self._alone_at = ticks_add(now, _APART_MS)
                 self._owner._message_ended(message, None)
 
     def rewind(self, reason, was_cut):
@@ -1610,6 +1824,7 @@ class _Outbox:
         if is_marked:
             self._failures += 1
         self._in_flight = 0
+        self._bare = None
         if self._failures >= _MAX_FAILURES:
             self._drop(self._entries[0], "lost connection %d times" % self._failures)
 
@@ -1654,8 +1869,17 @@ class _Reply:
 # --- SharedAttributes: the mirror --------------------------------------------------------------
 
 
+def _json_size(values, key):
+    return len(_json({key: values[key]}))
+
+
 class SharedAttributes:
-    """The last known shared attributes of the device, to be read like a dict."""
+    """The last known shared attributes of the device, to be read like a dict.
+
+    It keeps 256 keys at most, and as many bytes of JSON as `TBDeviceMqttClient.max_message_bytes`.
+    What does not fit any more is counted in ``stats["not_kept"]`` and reported once; subscriptions
+    are told it all the same.
+    """
 
     is_known: bool = False
     """Whether the server has said all that it knows, since `TBDeviceMqttClient.shared` was used."""
@@ -1663,6 +1887,7 @@ class SharedAttributes:
     def __init__(self) -> None:
         self._values: Any = {}  # what the server said
         self._defaults: Any = {}  # for as long as it knows no value
+        self._bytes = 0  # of the values with their keys, as JSON
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key] if key in self._values else self._defaults[key]
@@ -1699,11 +1924,22 @@ class SharedAttributes:
         merged.update(self._values)
         return merged
 
-    def _update(self, changed, deleted):
-        """What the server pushed or answered."""
-        self._values.update(changed)
-        for key in deleted:
-            self._values.pop(key, None)
+    def _update(self, changed, deleted, limit):
+        """What the server pushed or answered; how much of it is not kept, with *limit* bytes."""
+        lost = 0
+        for key in list(changed) + deleted:
+            if key in self._values:
+                self._bytes -= _json_size(self._values, key)
+                del self._values[key]
+            if key not in changed:
+                continue
+            size = _json_size(changed, key)
+            if len(self._values) < _MAX_SHARED and self._bytes + size <= limit:
+                self._values[key] = changed[key]
+                self._bytes += size
+            else:
+                lost += 1
+        return lost
 
     def _compare(self, values):
         """Which of *values* differ from what is known, and which known keys are not among them."""
@@ -1752,15 +1988,22 @@ class _MqttClient:
     request_timeout: float = 10
     """Seconds after which a request without an answer fails with `TBTimeoutError`."""
     max_message_bytes: int = 16384
-    """The longest payload that is accepted or sent; a longer one is thrown away or refused."""
+    """The longest payload that is accepted or sent; a longer one is thrown away or refused.
+
+    So is a message whose topic is longer than about 1,000 bytes. `shared` keeps as much.
+    """
     clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
     user_data: Any
-    """Handed to the five callbacks below as their second argument."""
+    """Handed to the callbacks below as their second argument."""
     idle: Optional[Callable[[], Any]]
-    """Called while `connect`, `wait_for_msg` and `flush` wait, for example to feed a watchdog."""
+    """Called while `connect`, `wait_for_msg`, `flush`, `disconnect` and what sends to a full queue
+    wait, for example to feed a watchdog."""
     on_connect: Optional[Callable[..., Any]] = None
-    """``on_connect(client, user_data, flags, rc)``, shaped as in MiniMQTT; both are 0."""
+    """``on_connect(client, user_data, flags, rc)``: CONNACK came, *rc* is its return code.
+
+    0: online; else the server refused, see `last_error`, and the client tries again. *flags* is 0.
+    """
     on_disconnect: Optional[Callable[..., Any]] = None
     """``on_disconnect(client, user_data, rc)``: 0 after `disconnect`, 1 if it was lost."""
     on_state: Optional[Callable[..., Any]] = None
@@ -1772,6 +2015,16 @@ class _MqttClient:
 
     Of those without a poll between them the first 64, and as many as fit into the queue, are told;
     ``stats["dropped"]`` counts all.
+    """
+    on_subscribe: Optional[Callable[..., Any]] = None
+    """``on_subscribe(client, user_data, topic, granted_qos)``: for each filter of a SUBSCRIBE.
+
+    After each connect again, and of attributes and RPC, too. 0x80: the server refused it.
+    """
+    message_flags: int
+    """Inside a handler of `subscribe`: the flags of its message, MQTT 3.1.1 section 2.2.2.
+
+    ``& 1``: retained; ``>> 1 & 3``: QoS; ``& 8``: sent again by the server (DUP).
     """
     state: str
     """``"stopped"``, ``"waiting"`` (for the next attempt), ``"connecting"``, ``"online"``."""
@@ -1796,6 +2049,7 @@ class _MqttClient:
             gc.collect()  # as after the imports
         self.state = _STOPPED
         self.connected = False
+        self.message_flags = 0
         self.user_data = self.idle = self.last_error = None
         self.stats = {
             "connects": 0,  # attempts
@@ -1808,6 +2062,7 @@ class _MqttClient:
             "unheard": 0,  # thrown away, as nobody polled, and not acknowledged
             "unexpected": 0,  # received, and nobody could use it
             "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
+            "not_kept": 0,  # shared attributes: more than `shared` holds
             "handler_errors": 0,
             "rpc_repeated": 0,  # the same RPC again, answered from memory
             "refused_subscriptions": 0,
@@ -1816,7 +2071,7 @@ class _MqttClient:
         self._max_events = _MAX_EVENTS + queue_size
         self._inbox_count = 0  # messages among the events
         self._is_delivering = False
-        self._is_telling_drop = False
+        self._is_telling_drop = self._is_idling = False
         self._is_loss_told = False  # on the console, since the last connect
         self._thread = None  # the one that may use this client
         self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
@@ -1858,6 +2113,8 @@ class _MqttClient:
             if link.error:
                 raise link.error
             if self.connected or self.state == _STOPPED:
+                # These polls are not the program's own: it may be one that never polls.
+                self._polled_at = ticks_add(ticks_ms(), -_UNATTENDED_MS)
                 return self.connected
         raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
@@ -1900,11 +2157,9 @@ class _MqttClient:
         self._polled_at = self._moved_at = ticks_ms()
         try:
             self._link.poll()
-            if self._events:
+            if self._events or self._pollers:
                 handled = self._deliver(_EVENTS_MS)
             self._run_timers()
-            for poller in self._pollers:
-                self._call(poller, ())
         except MemoryError as error:  # the next poll goes on where this one stopped
             self.last_error = error
         if self._outbox.is_waiting():
@@ -1917,11 +2172,10 @@ class _MqttClient:
         It calls no handler, and connects only where the program has not polled for a while.
         """
         self._moved_at = ticks_ms()
-        is_unattended = self._is_unattended()
-        if is_unattended and self._inbox_count:
+        if self._inbox_count and self._is_unattended(2):
             self._complain("messages wait for their handlers: call check_for_msg() in your loop")
         try:
-            self._link.poll(is_unattended)
+            self._link.poll(self._is_unattended())
         except MemoryError as error:
             self.last_error = error
         self._outbox.flush()
@@ -1935,8 +2189,8 @@ class _MqttClient:
                 )
             self._thread = _thread_id()
 
-    def _is_unattended(self):
-        return ticks_diff(ticks_ms(), self._polled_at) >= _UNATTENDED_MS
+    def _is_unattended(self, times=1):
+        return ticks_diff(ticks_ms(), self._polled_at) >= times * _UNATTENDED_MS
 
     def wait_for_msg(self, timeout: Optional[float] = None) -> int:
         """Poll until a message was handled.
@@ -1973,9 +2227,17 @@ class _MqttClient:
             yield self.check_for_msg()
             if timeout is not None and ticks_diff(ticks_ms(), started) >= timeout * 1000:
                 return
-            if self.idle is not None:
+            self._pause()
+
+    def _pause(self):
+        """Between two polls of a wait. What waits inside `idle` does without it."""
+        if self.idle is not None and not self._is_idling:
+            self._is_idling = True
+            try:
                 self.idle()
-            time.sleep(0.001)
+            finally:
+                self._is_idling = False
+        time.sleep(0.001)
 
     # --- _MqttClient: what the link reports ----------------------------------------------------
 
@@ -1987,12 +2249,13 @@ class _MqttClient:
             self._link_error(reason)
         if self.connected:
             self._is_loss_told = False
-            self._outbox.settle()
             self._session_began()
             self._tell(self.on_connect, 0, 0)
         elif state == _CONNECTING:
             self._make_memory()
         else:
+            if isinstance(reason, TBRefusedError):
+                self._tell(self.on_connect, 0, reason.code)
             self._outbox.rewind(reason if was_connected else None, was_cut)
             self._session_ended(was_connected)
             if was_connected:
@@ -2009,9 +2272,9 @@ class _MqttClient:
         except MemoryError:
             self._outbox.shrink()
 
-    def _link_message(self, topic, payload):
+    def _link_message(self, topic, payload, flags):
         self.stats["received"] += 1
-        self._events.append((None, (topic, payload)))
+        self._events.append((None, (topic, payload, flags)))
         self._inbox_count += 1
 
     def _link_has_room(self):
@@ -2027,6 +2290,12 @@ class _MqttClient:
 
     def _link_acknowledged(self, packet_id):
         self._outbox.acknowledge(packet_id)
+
+    def _link_subscribed(self, topic, code):
+        self._tell(self.on_subscribe, topic, code)
+        if code > 2:
+            self.stats["refused_subscriptions"] += 1
+            self._link_error(TBError("subscription refused: %s" % _shown(topic)))
 
     def _link_error(self, error):
         self.last_error = error
@@ -2053,7 +2322,7 @@ class _MqttClient:
             self._events.append((self._logger, message))
 
     def _deliver(self, limit_ms):
-        """Call the handlers, after *limit_ms* no further one.
+        """Call the handlers, after *limit_ms* no further one, and the companions.
 
         From inside a handler: none, its own call is still under way.
         """
@@ -2076,6 +2345,8 @@ class _MqttClient:
                     handled += 1
                 else:
                     self._call(handler, arguments)
+            for poller in self._pollers:
+                self._call(poller, ())
         finally:
             self._is_delivering = False
         return handled
@@ -2096,8 +2367,9 @@ class _MqttClient:
                 self._log("%s: %s", type(error).__name__, error)
             return error
 
-    def _dispatch(self, topic, payload):
+    def _dispatch(self, topic, payload, flags):
         """Hand a message to those who subscribed, and to whatever it is meant for."""
+        self.message_flags = flags
         callbacks = list(self._filters.iter_match(topic)) if self._filters else []
         for callback in callbacks:
             self._call(callback, (topic, payload))
@@ -2108,7 +2380,8 @@ class _MqttClient:
         except Exception as error:  # no handler's: whatever a server sends, the poll goes on
             if not (callbacks and isinstance(error, LookupError)):
                 self.stats["unexpected"] += 1
-                self._log("message on %s ignored: %s", topic, error)
+                # What a server says may be long, and may hold what a terminal takes for commands.
+                self._log("message on %r ignored: %r", topic[:64], str(error)[:64])
 
     # --- _MqttClient: the queue ----------------------------------------------------------------
 
@@ -2135,7 +2408,9 @@ class _MqttClient:
         self._outbox.put(message, self._is_telling_drop)
         for keeper in self._keepers:
             if message.is_queued:
-                keeper.keep(message.id, message.topic, message.payload(), message.flags >> 1 & 1)
+                payload = self._outbox.lasting_payload(message)
+                entry = (message.id, message.topic, payload, message.flags >> 1 & 1)
+                self._call(keeper.keep, entry)
         if not self._is_delivering:
             if ticks_diff(ticks_ms(), self._moved_at) >= _MOVE_MS:
                 self._move_on()
@@ -2146,13 +2421,11 @@ class _MqttClient:
         """Wait for as long as the server acknowledges, if the queue is full."""
         if not self.connected and sys.implementation.name != "cpython":
             gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
-        while not self._outbox.has_room(1, size):
-            if not (self.connected and self._outbox.is_moving()):
-                return
+        while self.connected and not self._outbox.has_room(1, size):
             self._move_on()
-            if self.idle is not None:
-                self.idle()
-            time.sleep(0.001)
+            if not self._outbox.is_moving():
+                return
+            self._pause()
 
     def why_offline(self) -> str:
         """What to add to the reason of a loss that the program brought about; else nothing."""
@@ -2160,19 +2433,23 @@ class _MqttClient:
 
     def _message_ended(self, message, reason):
         """What the outbox reports: delivered, or with a *reason* dropped."""
-        for keeper in self._keepers:
-            keeper.forget(message.id)
+        self._forget(message)
         if len(self._events) >= self._max_events:
             return  # nobody polls
         if reason is None:
             self._tell(self.on_publish, message.topic, message.id)
         elif (self.on_drop or self._logger) and not self._is_telling_drop:
-            self._events.append((self._tell_drop, (message, reason)))
+            self._events.append((self._tell_drop, (message.id, message, reason)))
         if reason is not None and self._logger is None:
             self._complain("message to %s dropped: %s" % (message.topic, reason))
 
-    def _tell_drop(self, message, reason):
-        """Call `on_drop` and the logger.
+    def _forget(self, message):
+        """No keeper needs to keep it any longer."""
+        for keeper in self._keepers:
+            self._call(keeper.forget, (message.id,))
+
+    def _tell_drop(self, message_id, message, reason):
+        """Call `on_drop` and the logger; a request may be in the queue again, under another id.
 
         What they send finds room or gives way itself, counted and not told: otherwise a full queue
         would keep the two busy for ever.
@@ -2180,7 +2457,7 @@ class _MqttClient:
         self._is_telling_drop = True
         try:
             if self.on_drop is not None:
-                arguments = (message.topic, message.id, message.payload(), reason)
+                arguments = (message.topic, message_id, message.payload(), reason)
                 self._call(self.on_drop, (self, self.user_data) + arguments)
             if self._logger:
                 self._call(self._logger, ("message to %s dropped: %s", message.topic, reason))
@@ -2192,26 +2469,34 @@ class _MqttClient:
     def attach(self, companion: Any) -> None:
         """Let *companion* take part. Each of these methods is called if it has it:
 
-        * ``poll()``: at the end of each `check_for_msg`, for its timers
-        * ``may_send(topic, data_points)``: whether a message may leave now; *data_points* counts
-          its keys. As long as one companion returns False, this message and those behind it wait
-        * ``sent(topic, data_points)``: it leaves
-        * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue
+        * ``poll()``: in each `check_for_msg`, behind the handlers and like one of them: it may
+          send, but not wait
+        * ``may_send(topic, data_points)``: whether a message may leave now. As long as one
+          companion returns False, this message and those behind it wait. *data_points* are the
+          keys of telemetry and attributes, 0 of anything else
+        * ``sent(topic, data_points)``: it has left, for the first time or again
+        * ``keep(message_id, topic, payload, quality_of_service)``: a message entered the queue.
+          In *payload* readings have their time of capture, if the board's clock is set
         * ``forget(message_id)``: it ended, delivered or dropped. The id may be unknown
         * ``kept()``: called now; returns ``[(topic, payload, quality_of_service), ...]``, what it
           kept before. They enter the queue, and `keep` is called for them
 
-        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``.
+        ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``. These five must
+        not send. What is in the queue already is not kept: attach first, then send.
+
+        What a method raises is counted in ``stats["handler_errors"]``, and the message goes its
+        way as if the companion were not there; but what ``kept`` raises is raised here, and
+        nothing was attached. An entry of it that can't be sent is counted, and left out.
         """
+        kept = companion.kept() if hasattr(companion, "keep") else None
         if hasattr(companion, "poll"):
             self._pollers.append(companion.poll)
         if hasattr(companion, "may_send"):
             self._gates.append(companion)
-        if hasattr(companion, "keep"):
-            kept = companion.kept()
+        if kept is not None:
             self._keepers.append(companion)
-            for topic, payload, quality_of_service in kept:
-                self.publish(topic, payload, quality_of_service)
+            for entry in kept:
+                self._call(self.publish, tuple(entry))
 
     # --- _MqttClient: plain MQTT ---------------------------------------------------------------
 
@@ -2231,41 +2516,58 @@ class _MqttClient:
         ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
         """
         flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
-        _check_name("topic", topic, "+#")
-        _text(topic)  # half of a surrogate pair: an error now, not in a poll
+        _check_topic(topic)
         return self._send(_Message(topic, [_check_payload(payload)], flags))
 
-    def subscribe(
-        self, topic: str, callback: Any, quality_of_service: Optional[int] = None
-    ) -> None:
+    def subscribe(self, topic: Any, callback: Any, quality_of_service: Optional[int] = None) -> int:
         """Subscribe to any topic filter, now and after each connect.
 
-        :param topic: with ``+`` and ``#`` if you like. ThingsBoard refuses all but its own
-        :param callback: ``callback(topic, payload)``; *payload* is bytes
+        :param topic: with ``+`` and ``#`` if you like; or ``(topic, quality_of_service)``; or a
+            list of those, for one SUBSCRIBE packet. ThingsBoard refuses all but its own
+        :param callback: ``callback(topic, payload)``; *payload* is bytes. QoS, retain and DUP of
+            the message: see `message_flags`
+        :return: message id; `on_subscribe` tells what was granted
         """
-        _check_name("topic", topic)
-        _text(topic)
         _check_callback(callback)
-        self._link.subscribe(topic, self._qos(quality_of_service))
+        topics: Any = {}
+        for item in topic if topic and isinstance(topic, list) else (topic,):
+            item = item if isinstance(item, tuple) else (item,)
+            topic, qos = (item + (quality_of_service, None))[:2]
+            _check_topic(topic, True)
+            topics[topic] = self._qos(qos)
         if self._filters is None:
             self._filters = MQTTMatcher()
-        self._filters[topic] = callback
+        for topic in topics:
+            self._filters[topic] = callback
+        return self._link.subscribe(topics)
 
-    def unsubscribe(self, topic: str) -> None:
-        """Undo `subscribe`. An unknown topic is no error."""
-        try:
-            del self._filters[topic]
-        except (KeyError, TypeError):
-            return
-        self._unlisten(topic)
+    def unsubscribe(self, topic: Any) -> int:
+        """Undo `subscribe`: a topic filter, or a list of them. An unknown one is no error.
 
-    def _unlisten(self, topic_filter):
-        """Unsubscribe, if nobody listens any more."""
-        try:
-            self._filters[topic_filter]
-        except (KeyError, TypeError):
-            if not self._is_needed(topic_filter):
-                self._link.unsubscribe(topic_filter)
+        :return: message id
+        """
+        topics = topic if topic and isinstance(topic, list) else (topic,)
+        for item in topics:
+            _check_topic(item, True)
+        known = []
+        for item in topics:
+            try:
+                del self._filters[item]
+                known.append(item)
+            except (KeyError, TypeError):
+                pass  # nobody has subscribed
+        return self._unlisten(known)
+
+    def _unlisten(self, topics):
+        """Unsubscribe from those to which nobody listens any more."""
+        gone = []
+        for topic in topics:
+            try:
+                self._filters[topic]
+            except (KeyError, TypeError):
+                if not self._is_needed(topic):
+                    gone.append(topic)
+        return self._link.unsubscribe(gone)
 
     def will_set(
         self, topic: str, payload: Any, quality_of_service: int = 0, retain: bool = False
@@ -2274,8 +2576,14 @@ class _MqttClient:
 
         :raises MMQTTException: there is a connection, which has told its last will
         """
-        _check_name("topic", topic, "+#")
-        payload = str(_check_payload(payload), "utf-8")  # MiniMQTT before 7.10.7 takes no bytes
+        _check_topic(topic)
+        if self.state in (_CONNECTING, _ONLINE):
+            raise MMQTTException("after connect()")
+        try:  # MiniMQTT before 7.10.7 takes no bytes
+            payload = str(_check_payload(payload), "utf-8")
+        except UnicodeError:
+            raise ValueError(_must_be("payload", "a string", type(payload))) from None
+        _check_text("payload", payload)
         self._link.mqtt.will_set(topic, payload, qos=self._qos(quality_of_service), retain=retain)
 
 
@@ -2284,6 +2592,10 @@ class _MqttClient:
 
 class TBDeviceMqttClient(_MqttClient):
     """A device of a ThingsBoard server.
+
+    Call `disconnect` before you drop a client. Otherwise its connection stays open, and the server
+    shows the device online, until the garbage collector finds its socket. After ``os.fork()``
+    parent and child would share one connection: make the client in the child.
 
     :param str host: name or address of the server
     :param port: int, or a string of digits. Defaults to 1883, with *tls* to 8883
@@ -2347,7 +2659,7 @@ class TBDeviceMqttClient(_MqttClient):
     ) -> None:
         _check_text("client_id", client_id)
         if not client_id:  # of two with one id a broker throws out the older
-            unique = os.urandom(8) if hasattr(os, "urandom") else b""  # a browser's
+            unique = os.urandom(8) if hasattr(os, "urandom") else str(random()).encode()
             if sys.implementation.name == "circuitpython":
                 from microcontroller import cpu
 
@@ -2380,6 +2692,7 @@ class TBDeviceMqttClient(_MqttClient):
         self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
         self._rpc_methods = {}  # name -> function; None -> the handler of all others
         self._replies = []  # _Reply, oldest first
+        self._may_repeat = False  # this connection began with RPCs that the server asks again
 
     @classmethod
     def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
@@ -2400,7 +2713,9 @@ class TBDeviceMqttClient(_MqttClient):
             if value is not None:
                 options.setdefault(name, str(value))  # in settings.toml it may be a number
         if "host" not in options:
-            raise ValueError("no THINGSBOARD_HOST")
+            raise ValueError(
+                "THINGSBOARD_HOST is not set in settings.toml (on a computer: in the environment)"
+            )
         if options.get("tls") in ("0", "1", "true"):
             options["tls"] = options["tls"] != "0"
         return cls(**options)
@@ -2424,19 +2739,26 @@ class TBDeviceMqttClient(_MqttClient):
 
     def _set_server(self, host, port, access_token, username, password, tls):
         """Check where to connect and as whom, and have the link do so."""
-        port = (8883 if tls else 1883) if port is None else port
-        port = int(port) if str(port).isdigit() else port
-        _check_name("host", host, "/")
-        credential = _credential(access_token, username, password) or (
-            "client certificate" if tls else "client_id"
-        )
+        port = _as_int((8883 if tls else 1883) if port is None else port)
+        _check_text("access_token", access_token)
+        _check_text("username", username)
+        _check_text("password", password)
+        is_empty = "" in (access_token, username)
+        if is_empty or (username and access_token) or (password and not username):
+            raise ValueError("either access_token (THINGSBOARD_TOKEN) or username, not empty")
+        if not host:
+            raise ValueError("host is missing (%r): is THINGSBOARD_HOST set?" % (host,))
+        _check_name("host", host)
+        if "/" in host:
+            raise ValueError(_must_be("host", "a name or address without mqtt:// or a path", host))
+        credential = "username" if username else "client certificate" if tls else "client_id"
         self._link.set_connection(
             host,
             _check_number("port", port, 1, 65535, int),
             access_token or username,
             password,
             _tls_context(tls, self._context),
-            credential,
+            "access token" if access_token else credential,
         )
 
     # --- client: what it adds to the poll ------------------------------------------------------
@@ -2449,6 +2771,7 @@ class TBDeviceMqttClient(_MqttClient):
     def _session_began(self):
         if not self._inbox_count:  # else what waits may be an RPC that came again
             self._renew_replies()
+        self._may_repeat = self._inbox_count > 0 or len(self._replies) > 0
         self._tell(self._read_shared)
 
     def _session_ended(self, was_connected):
@@ -2476,7 +2799,7 @@ class TBDeviceMqttClient(_MqttClient):
 
     def _listen(self, place):
         """Subscribe to a topic of ThingsBoard's."""
-        self._link.subscribe(self._filter(place))
+        self._link.subscribe({self._filter(place): 1})
 
     def _filter(self, place):
         topic = self._topics[place]
@@ -2519,10 +2842,9 @@ class TBDeviceMqttClient(_MqttClient):
         if self._shared is not None and not request.is_call:
             values = result.get("shared", {})
             changed, missing = self._shared._compare(values)
-            self._shared._update(values, ())
             if request.is_for_all:
                 self._shared.is_known = True
-            self._attributes_changed(changed, missing if request.is_for_all else [])
+            self._attributes_changed(values, changed, missing if request.is_for_all else [])
         self._requests.pop(topic, None)
         if request.callback is not None:
             self._call(request.callback, request.leading + (result, None))
@@ -2561,6 +2883,7 @@ class TBDeviceMqttClient(_MqttClient):
         del self._requests[topic]
         if self._outbox.is_waiting(request.message):
             self._outbox.remove(request.message)  # nobody wants to know any more
+            self._forget(request.message)
 
     # --- client: telemetry ---------------------------------------------------------------------
 
@@ -2568,13 +2891,14 @@ class TBDeviceMqttClient(_MqttClient):
         """Send readings.
 
         :param data: ``{key: value}``; a list of those; ``{"ts": ms, "values": {key: value}}``
-            with the time in milliseconds since 1970; a list of those. A reading without time
-            gets the server's, or if it waited for 0.1 s its own time of capture. Of two values of
-            one key at one time the server keeps the last: give such readings their ``ts``
+            with the time in milliseconds since 1970; a list of those. A reading without time that
+            leaves alone and at once gets the server's, any other its own time of capture, see
+            *stamp*. Of two values of one key at one time the server keeps the last
         :param int quality_of_service: 0 or 1. Defaults to the client's
         :return: message id, the last one if it took several; None if nothing was left to send
         :raises TypeError: a key or a value of a type that can't be sent
-        :raises ValueError: NaN, infinity, an empty dict or list, a value above the size limit
+        :raises ValueError: NaN, infinity, a number beyond 64 bits, a key like markup, a ``ts`` that
+            is not in milliseconds, an empty dict or list, a value above the size limit
 
         A numeric string such as "007" or "1.10" becomes a number on the server. Source: MQTT
         Device API, "Telemetry upload API"; server: JsonConverter.java.
@@ -2582,9 +2906,8 @@ class TBDeviceMqttClient(_MqttClient):
         flags = self._qos(quality_of_service) << 1
         outbox = self._outbox
         topic = self._topics[_TELEMETRY]
-        messages = _telemetry(
-            data, topic, flags, outbox.limit(), outbox.knows_time(), self._leave_out
-        )
+        packs = isinstance(data, (list, tuple)) and outbox.knows_time()
+        messages = _telemetry(data, topic, flags, outbox.limit(), packs, self._leave_out)
         if not self.connected:
             self._outbox.check_room(messages)
         message_id = None
@@ -2612,7 +2935,7 @@ class TBDeviceMqttClient(_MqttClient):
         """
         flags = self._qos(quality_of_service) << 1
         message_id = None
-        for text in _objects(data, self._outbox.limit(), self._leave_out):
+        for text in _objects("data", data, self._outbox.limit(), self._leave_out):
             message_id = self._send(_Message(self._topics[_ATTRIBUTES], [text], flags))
         return message_id
 
@@ -2641,7 +2964,9 @@ class TBDeviceMqttClient(_MqttClient):
         for name, keys in (("clientKeys", client_keys), ("sharedKeys", shared_keys)):
             keys = (keys,) if keys and isinstance(keys, str) else tuple(keys or ())
             for key in keys:
-                _check_name("key", key, ",")  # which separates them
+                _check_name("key", key)
+                if "," in key:  # which separates them
+                    raise ValueError(_must_be("key", "without a comma", key))
             if keys:
                 body[name] = ",".join(keys)
         return self._ask(_ATTRIBUTES_REQUEST, body, callback, timeout)
@@ -2672,7 +2997,7 @@ class TBDeviceMqttClient(_MqttClient):
         for watch in list(self._watches):
             if subscription_id in ("*", watch.id):
                 self._watches.remove(watch)
-        self._unlisten(self._filter(_ATTRIBUTES))
+        self._unlisten((self._filter(_ATTRIBUTES),))
 
     def clean_device_sub_dict(self) -> None:
         """Forget all attribute subscriptions."""
@@ -2720,16 +3045,24 @@ class TBDeviceMqttClient(_MqttClient):
         data = loads(payload)
         deleted = data.get("deleted")
         if isinstance(deleted, list) and len(data) == 1:
+            # An attribute of that name, perhaps; or one odd name among others.
+            names = []
             for key in deleted:
-                _check_name("key", key)
-            self._attributes_changed({}, deleted)
+                if key and isinstance(key, str):
+                    names.append(key)
+            self._attributes_changed({}, {}, names)
+            if len(names) < len(deleted):
+                _check_name("key", None)
         else:  # it may be an attribute of that name
-            self._attributes_changed(data, [])
+            self._attributes_changed(data, data, [])
 
-    def _attributes_changed(self, changed, deleted):
-        """Keep it in `shared`, if that is used, and tell the subscriptions."""
+    def _attributes_changed(self, values, changed, deleted):
+        """Keep *values* in `shared`, if that is used, and tell the subscriptions what *changed*."""
         if self._shared is not None:
-            self._shared._update(changed, deleted)
+            lost = self._shared._update(values, deleted, self.max_message_bytes)
+            if lost and not self.stats["not_kept"]:
+                self._link_error(TBError("shared is full: %d attributes are not kept" % lost))
+            self.stats["not_kept"] += lost
         if changed:
             self._tell_watches(changed, changed)
         if deleted:
@@ -2757,29 +3090,34 @@ class TBDeviceMqttClient(_MqttClient):
         """
         if handler is None:
             self._rpc_methods.pop(None, None)
-            self._unlisten(self._filter(_RPC_REQUEST))
+            self._unlisten((self._filter(_RPC_REQUEST),))
         else:
-            _check_callback(handler)
+            _check_callback(handler, "handler")
             self._rpc_methods[None] = handler
             self._listen(_RPC_REQUEST)
 
     def rpc(self, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator: the function answers RPCs of that name.
 
-        It gets *params*; what it returns is the reply. If it raises, or if nobody answers to a
-        method, the reply is ``{"error": "..."}``.
+        It gets *params*; what it returns is the reply. If it raises, the reply is
+        ``{"error": "KeyError: 'x'"}``; likewise if nobody answers to a method.
         """
         _check_name("method", method)
         self._listen(_RPC_REQUEST)
 
         def register(function):
+            _check_callback(function, "function")
             self._rpc_methods[method] = function
             return function
 
         return register
 
     def _on_rpc_request(self, topic, payload):
-        request_id = int(topic[len(self._topics[_RPC_REQUEST]) :])
+        request_id = topic[len(self._topics[_RPC_REQUEST]) :]
+        _check_size("request id", len(request_id), 10)  # of ThingsBoard's 31 bits
+        if not request_id.encode().isdigit():  # of a str digits of other alphabets, too
+            raise ValueError("request id")
+        request_id = int(request_id)
         request = loads(payload)  # first: without memory for it, it has to come again
         method = request.get("method")
         _check_name("method", method)
@@ -2799,8 +3137,9 @@ class TBDeviceMqttClient(_MqttClient):
         if not isinstance(result, Exception):
             result = self._call(self.send_rpc_reply, (request_id, result))
         if isinstance(result, Exception):  # of the handler, or what it returned can't be sent
-            text = str(result)[:_BUFFER_BYTES] or type(result).__name__
-            self.send_rpc_reply(request_id, {"error": text})
+            text = ("%s: %s" % (type(result).__name__, result)).rstrip(": ")
+            # As JSON a character takes 12 bytes at most.
+            self.send_rpc_reply(request_id, {"error": text[: self._outbox.limit() // 16]})
 
     def _remember_rpc(self, request_id, checksum):
         """The `_Reply` of a new RPC.
@@ -2818,7 +3157,7 @@ class TBDeviceMqttClient(_MqttClient):
         new = _Reply(request_id, checksum)
         self._replies.append(new)
         # So many stay in any case, and as many more as replies may wait in the outbox.
-        del self._replies[: -_MAX_MESSAGES - len(self._outbox)]
+        del self._replies[: -2 * _MAX_MESSAGES - len(self._outbox)]
         return new
 
     def _forget_old_replies(self):
@@ -2830,10 +3169,16 @@ class TBDeviceMqttClient(_MqttClient):
                 self._replies.remove(reply)
 
     def _forget_delivered_replies(self):
-        """Forget the oldest replies that the server has; some stay."""
+        """Forget the oldest replies that the server has; some stay.
+
+        All stay as long as the RPC may be on its way again: pushed after a reconnect, before the
+        reply was there.
+        """
         self._forget_old_replies()
         for reply in list(self._replies):
-            if len(self._replies) > _RPC_MEMORY and reply.is_delivered():
+            if self._may_repeat or len(self._replies) <= _RPC_MEMORY:
+                return
+            if reply.is_delivered():
                 self._replies.remove(reply)
 
     def _renew_replies(self):
@@ -2851,8 +3196,9 @@ class TBDeviceMqttClient(_MqttClient):
         :param response: anything that JSON can say
         :return: message id
         """
-        request_id = int(request_id)
+        request_id = _check_number("request_id", _as_int(request_id), 0, 1e12, int)
         payload = _json(_check_value("response", response, 1))
+        _check_size("response", len(payload), self._outbox.limit())
         message = _Message(self._topics[_RPC_RESPONSE] + str(request_id), [payload])
         for reply in self._replies:
             if reply.id == request_id:

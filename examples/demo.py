@@ -28,7 +28,7 @@ class Board:
         self.interval_s = 1.0
         self.taken = []  # (ts in ms, count): what the server must have in the end
         self.due_s = time.monotonic()
-        self.client = client = TBDeviceMqttClient("127.0.0.1", port, TOKEN)
+        self.client = client = TBDeviceMqttClient("127.0.0.1", port, TOKEN, logger=False)
         client.subscribe_to_attribute("interval", self.on_interval)
         client.rpc("setLamp")(self.set_lamp)
         client.on_state = self.on_state

@@ -97,3 +97,14 @@ def open_peer(server):
 def peer(device, open_peer):
     """Device A, online by a connection of bytes."""
     return open_peer().connect("TOKEN_A")
+
+
+@pytest.fixture(scope="module")
+def not_measured():
+    """Without coverage, which makes the library five times slower."""
+    running = importlib.import_module("coverage").Coverage.current()
+    if running:
+        running.stop()
+    yield
+    if running:
+        running.start()

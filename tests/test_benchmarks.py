@@ -4,8 +4,30 @@
 
 import pytest
 
-from benchmarks import bench, drivers, environment, interpreters, memory, polls, rig, speed
-from benchmarks.tables import Comparison, LeftOut, Row, Table, above, at_most, below, exactly
+from benchmarks import (
+    bench,
+    drivers,
+    environment,
+    interpreters,
+    memory,
+    polls,
+    programs,
+    rig,
+    speed,
+)
+from benchmarks.tables import (
+    LESS,
+    Column,
+    Comparison,
+    Group,
+    LeftOut,
+    Row,
+    Table,
+    above,
+    at_most,
+    below,
+    exactly,
+)
 from helpers import IN_CI, do_without
 
 ALL = {**bench.BENCHMARKS, **bench.ON_REQUEST}
@@ -19,6 +41,16 @@ SMALL = {
     "rpc_burst": {},
     "cuts": {"messages": 500, "cuts": 10, "runs": 1, "peers": [drivers.OURS]},
     "outage": {"readings": 10, "interval_s": 0.05},
+    "programs": {
+        "readings": 40,
+        "pause_s": 0.001,
+        "rest_s": 0,
+        "burst": 70,
+        "listed": 5,
+        "outage_s": 0.3,
+        "settle_s": 2,
+        "peers": [drivers.OURS, drivers.NOBODY],
+    },
     "rate": {
         "seconds": 0.3,
         "links": [(1, 80), (0, 0)],
@@ -37,6 +69,17 @@ SMALL = {
 }
 
 
+# Budgets that the library does not keep yet: how their rows begin.
+NOT_YET = {
+    "programs": (
+        "never polls",
+        "leaves at once",
+        "bursts",
+        "ours: lost in silence",
+    )
+}
+
+
 def broken(table):
     """The rows that break their budget whatever the machine is doing."""
     rows = [row for row in table.broken if row.budget.is_enforced and not row.is_of_time]
@@ -49,7 +92,9 @@ def test_benchmark_works_and_keeps_its_budgets(name):
     if isinstance(table, LeftOut):
         do_without(table.reason)
     print(table.text())
-    assert broken(table) == []
+    not_yet = [line for line in broken(table) if line.startswith(NOT_YET.get(name, ()))]
+    assert [line for line in broken(table) if line not in not_yet] == []
+    assert bool(not_yet) is (name in NOT_YET), "all are kept now: take it out of NOT_YET"
     if isinstance(table, Comparison):
         assert [value for value in table.answers["ours"].values() if isinstance(value, str)] == []
     else:
@@ -145,6 +190,47 @@ def test_a_call_that_blocks_is_seen():
     assert calls.attempt_ms >= 90
 
 
+# --- programs ---
+
+TAKEN = [[0, 1000], [1, 1010], [2, 1020], [3, 1030]]  # number, time
+
+
+def account(taken=TAKEN, told=(), longest=0.5):
+    return {"taken": list(taken), "told": list(told), "longest": longest}
+
+
+def test_what_is_neither_stored_nor_told_is_lost_in_silence():
+    seen = programs.balance(account(told=[2]), [(1000, 0), (1010, 1)])
+    assert seen["handed over"] == 4
+    assert seen["stored"] == 2
+    assert seen["told as lost"] == 1
+    assert seen["lost in silence"] == 1
+
+
+def test_what_was_told_as_lost_and_is_stored_is_stored():
+    seen = programs.balance(account(told=[0]), [(1000, 0)])
+    assert (seen["stored"], seen["told as lost"], seen["lost in silence"]) == (1, 0, 3)
+
+
+def test_a_reading_is_stored_once_and_its_worst_time_counts():
+    seen = programs.balance(account(), [(1001, 0), (1700, 0), (900, 3)])
+    assert (seen["stored"], seen["worst time"]) == (2, 700)
+
+
+def test_what_the_program_did_not_send_counts_for_nothing():
+    seen = programs.balance(account(taken=[]), [(1000, 0)])
+    assert (seen["stored"], seen["lost in silence"], seen["worst time"]) == (0, 0, None)
+
+
+def test_who_keeps_nothing_loses_everything_in_silence():
+    small = {**SMALL["programs"], "readings": 2, "peers": [drivers.NOBODY]}
+    table = programs.programs(**{**small, "outage_s": 0.1, "settle_s": 0})
+    for part in table.parts:
+        seen = part.answers["no client"]
+        assert seen["lost in silence"] == seen["handed over"] > 0
+    assert table.rows == []  # a budget is of ours alone
+
+
 # --- budgets and tables ---
 
 
@@ -179,6 +265,46 @@ def test_a_table_is_aligned_markdown_without_empty_columns():
         "",
         "How it was measured.",
     ]
+
+
+def group():
+    columns = [Column("lost", budget=exactly(0))]
+    parts = [
+        Comparison("first", "What it does", LESS, columns, {"ours": {"lost": 0}}),
+        Comparison("second", "What else", LESS, columns, {"ours": {"lost": 2}}),
+    ]
+    rows = [Row("lost in all", 2, "", exactly(0))]
+    return Group(parts, "How it was measured.", rows=rows, left_out={"other": "no network"})
+
+
+def test_a_group_shows_each_comparison_under_its_name():
+    assert group().text().splitlines() == [
+        "### first: What it does",
+        "",
+        "|                |   lost |",
+        "|----------------|-------:|",
+        "| ours           |      0 |",
+        "| budget of ours | 0: yes |",
+        "",
+        "### second: What else",
+        "",
+        "|                |  lost |",
+        "|----------------|------:|",
+        "| ours           |     2 |",
+        "| budget of ours | 0: NO |",
+        "",
+        "|             | ours | budget | met |",
+        "|-------------|-----:|-------:|----:|",
+        "| lost in all |    2 |      0 |  NO |",
+        "",
+        "How it was measured.",
+        "",
+        "other is left out: no network.",
+    ]
+
+
+def test_a_budget_of_a_group_is_missed_under_the_name_of_its_comparison():
+    assert [row.what for row in group().broken] == ["lost in all", "second: lost"]
 
 
 def test_percentiles_are_values_that_were_measured():
@@ -216,6 +342,25 @@ def test_bench_runs_all_and_fails_if_a_budget_is_missed(asked, capsys):
     printed = capsys.readouterr().out
     assert "## second: What is second?" in printed
     assert printed.endswith("Budgets missed: second, bytes\nMissed, not enforced: first, bytes\n")
+
+
+def test_who_is_left_out_stands_in_the_heading_and_below_how_to_bring_it(
+    asked, monkeypatch, tmp_path, capsys
+):
+    def third():
+        """What is third?"""
+        return Table(
+            [Row("bytes", 6, "B")], left_out={"other": "OTHER=FOLDER names one", "two": "x"}
+        )
+
+    monkeypatch.setattr(bench, "BENCHMARKS", {"third": third})
+    monkeypatch.setattr(bench, "PICTURES", tmp_path)
+    bench.main(["--write"])
+    printed = capsys.readouterr().out
+    assert "## third: What is third? (without other, two)\n" in printed
+    assert "\n\nother is left out: OTHER=FOLDER names one.\n\ntwo is left out: x.\n" in printed
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "\n## What is third? (without other, two)\n" in page
 
 
 def test_a_budget_that_is_not_enforced_is_shown_but_does_not_fail(asked, capsys):

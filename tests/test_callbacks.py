@@ -42,6 +42,16 @@ def test_on_connect_gets_client_user_data_flags_and_code(offline):
     assert connected.calls == [(offline, data, 0, 0)]
 
 
+def test_on_connect_hears_of_a_refusal_with_its_code(server, device):
+    client = new_client(server, access_token="UNKNOWN")
+    connected, disconnected = notes_of(client, "on_connect", "on_disconnect")
+    client.connect(timeout=0)
+    run_until(client, lambda: connected.calls)
+    client.disconnect()
+    assert connected.calls == [(client, None, 0, 5)]
+    assert disconnected.calls == []
+
+
 def test_on_connect_is_told_after_each_connect(offline, device):
     (connected,) = notes_of(offline, "on_connect")
     offline.connect()
@@ -72,7 +82,7 @@ def test_on_disconnect_gets_code_1_when_the_connection_was_lost(client, device, 
 def test_on_disconnect_is_not_told_of_attempts_that_failed(server, offline):
     connected, disconnected = notes_of(offline, "on_connect", "on_disconnect")
     server.stop_listening()
-    with pytest.raises(OSError, match="is listening"):
+    with pytest.raises(OSError, match="no server is listening"):
         offline.connect()
     run_for(offline, SOON_S)
     offline.disconnect()
@@ -126,7 +136,7 @@ def test_connecting_is_told_before_the_attempt_that_blocks(offline):
 
     client = TBDeviceMqttClient("127.0.0.1", free_port(), "T", socket_pool=Pool())
     (changed,) = notes_of(client, "on_state")
-    with pytest.raises(OSError, match="is listening"):
+    with pytest.raises(OSError, match="no server is listening"):
         client.connect()
     client.disconnect()
     assert seen[0] == ["waiting", "connecting"]

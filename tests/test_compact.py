@@ -66,11 +66,15 @@ def test_compact_has_to_be_named():
     "data, payload",
     (
         (READING, READING_JSON),
-        ([{"a": 1}, {"b": [2, None]}], b'[{"a":1},{"b":[2,null]}]'),
+        ([{"b": [2, None]}], b'{"b":[2,null]}'),
         ({"ts": 1700000000000, "values": {"a": 1}}, b'{"ts":1700000000000,"values":{"a":1}}'),
         (
-            [{"ts": 5, "values": {"a": 1}}, {"ts": 6, "values": {"a": {"b": "c d"}}}],
-            b'[{"ts":5,"values":{"a":1}},{"ts":6,"values":{"a":{"b":"c d"}}}]',
+            [
+                {"ts": 1700000000005, "values": {"a": 1}},
+                {"ts": 1700000000006, "values": {"a": {"b": "c d"}}},
+            ],
+            b'[{"ts":1700000000005,"values":{"a":1}},'
+            b'{"ts":1700000000006,"values":{"a":{"b":"c d"}}}]',
         ),
     ),
 )
@@ -299,7 +303,7 @@ def test_json_has_no_white_space(client, device):
     device.on_client_rpc = lambda method, params: params
     client.rpc("echo")(lambda params: params)
     nested = {"a": [1, {"b": None}], "c": {"d": 2.5}}
-    client.send_telemetry([{"ts": 5, "values": nested}, nested])
+    client.send_telemetry([{"ts": 1700000000005, "values": nested}, nested])
     client.send_attributes(nested)
     client.request_attributes(("a", "b"), ("c", "d"))
     client.send_rpc_call("echo", nested)

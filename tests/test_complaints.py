@@ -189,7 +189,7 @@ def test_a_refused_token_is_explained_and_not_hammered_and_my_radio_can_be_reset
     with offline_client(server, access_token="expired") as client:
         client._link.backoff_ms = 1000  # as it is by itself
         client.on_state = reset_radio
-        with pytest.raises(TBRefusedError, match="access token") as refused:
+        with pytest.raises(TBRefusedError, match="access_token") as refused:
             client.connect()
         assert refused.value.code == 5
         run_for(client, 2)
@@ -378,7 +378,7 @@ def test_no_limit_is_met_in_silence(server, device):
     stored = [row for row in values(device) if "number" not in row]
     assert {key: value for row in stored for key, value in row.items()} == many
     assert len(dropped.calls) == client.stats["dropped"] == 2
-    assert dropped.calls[0][-1] == "queue full"
+    assert dropped.calls[0][-1] == "queue full: 10 messages, queue_size=10"
 
 
 # https://github.com/thingsboard/thingsboard/issues/3677

@@ -16,7 +16,7 @@ SEEN = [row.split(" | ")[0] for row in PAGE.splitlines() if row.startswith("| `"
 LIBRARY = ast.parse((ROOT / "tb_device_mqtt.py").read_text(encoding="utf-8"))
 ERRORS = ("TypeError", "ValueError", "LookupError", "OSError", "RuntimeError", "TBError")
 # Methods that put words into an error: which argument.
-TOLD = {"_expect": 0, "_outbox_drop": 1, "_fail": 0}
+TOLD = {"_expect": 0, "_drop": 1, "_complain": 0}
 CAUSES = tb_device_mqtt._CAUSES.split("\n")
 REFUSALS = tb_device_mqtt._REFUSALS.split("\n")
 WORDS = tuple(cause.split("|")[-1] for cause in CAUSES) + tuple(REFUSALS)

@@ -8,10 +8,11 @@ from benchmarks import fleet
 from benchmarks.fleet import Storm
 
 DEVICES = 1000
+pytestmark = pytest.mark.usefixtures("not_measured")
 
 
 @pytest.fixture(scope="module")
-def storm():
+def storm(not_measured):
     """The server is away for half a minute."""
     return fleet.simulate(DEVICES, down_s=30)
 

@@ -178,8 +178,8 @@ REFUSED = [
     ("json.dumps(x, sort_keys=True)", "json.dumps() with keywords"),
     ("try: pass\nexcept BlockingIOError: pass", "BlockingIOError"),
     (
-        4 * "try: pass\nexcept Exception: pass\n",
-        "except Exception a fourth time: handlers, servers and networks are the strangers",
+        5 * "try: pass\nexcept Exception: pass\n",
+        "except Exception a fifth time: a value, a handler, a server, a network",
     ),
     ("f'{f\"{x}\"}'", "f-string inside an f-string"),
     ("f'{x}' 'b{c}'", "brace in the text of an f-string"),

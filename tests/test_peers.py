@@ -26,12 +26,13 @@ class Made(Client):
 
 @pytest.fixture
 def program(monkeypatch, tmp_path):
-    """Write the program of OTHER: the body of its client's poll()."""
+    """Write the program of OTHER: the body of its client's poll(), and other *methods*."""
     text = VOCABULARY % str(drivers._PROGRAMS)
     monkeypatch.setattr(drivers, "_PROGRAMS", tmp_path)
 
-    def write(poll, before=""):
-        lines = [before, text, "    def poll(self):", "        " + poll, "run(Made())"]
+    def write(poll, before="", methods=""):
+        lines = [before, text, "    def poll(self):", "        " + poll]
+        lines += ["    " + methods, "run(Made())"]
         (tmp_path / "other.py").write_text("\n".join(lines), encoding="utf-8")
 
     return write
@@ -89,7 +90,87 @@ def test_a_peer_that_is_not_there_is_left_out_and_the_others_are_asked(program, 
     absent = Peer("absent", "other", ("some-package",))
     answers, left_out = drivers.ask([absent, OTHER], lambda driver: driver.do("name"))
     assert list(answers) == ["other"]
-    assert left_out == ["absent is left out: no network."]
+    assert left_out == {"absent": "no network"}
+
+
+def ask_for_its_name(driver):
+    return driver.do("name")
+
+
+def test_clients_can_be_asked_in_processes_of_their_own():
+    answers, left_out = drivers.ask([drivers.NOBODY], ask_for_its_name, apart=True)
+    assert answers["no client"]["python"].startswith("cpython 3.")
+    assert left_out == {}
+
+
+def test_a_program_ends_by_itself_behind_its_last_line(program):
+    program("pass")
+    with Driver(OTHER) as driver:
+        assert driver.end(5)
+
+
+def test_a_program_that_hangs_does_not_end_by_itself(program):
+    program(
+        "pass",
+        before="import threading, time; threading.Thread(target=time.sleep, args=(9,)).start()",
+    )
+    with Driver(OTHER) as driver:
+        assert not driver.end(0.2)
+
+
+# --- habits: programs that use a client as people do ---
+
+
+def test_a_call_that_raises_has_told_that_its_readings_are_lost(program):
+    program("pass", methods="def telemetry(self, data): raise ValueError(data)")
+    with Driver(OTHER) as driver:
+        driver.do("begin", port=0)
+        driver.do("send_singly", first=0, count=2)
+        driver.do("send_list", count=4)
+        seen = driver.do("account")
+    assert seen["told"] == [0, 1, 2, 3]
+    assert [number for number, _ in seen["taken"]] == [0, 1, 0, 1, 2, 3]
+
+
+def test_an_account_has_the_longest_call_and_the_times_of_the_readings(program):
+    program("pass", methods="def telemetry(self, data): time.sleep(0.03 * (data['n'] == 1))")
+    with Driver(OTHER) as driver:
+        driver.do("begin", port=0)
+        before = time.time() * 1000
+        driver.do("send_singly", first=0, count=3)
+        after = time.time() * 1000
+        seen = driver.do("account")
+    assert seen["longest"] >= 30
+    times = [ms for _, ms in seen["taken"]]
+    assert before - 1 <= times[0] <= times[1] <= times[2] - 29
+    assert times[2] <= after + 1
+
+
+def test_a_main_loop_that_waits_in_its_polls_takes_fewer_readings(program):
+    program("time.sleep(0.2)")
+    with Driver(OTHER) as driver:
+        driver.do("begin", port=0)
+        driver.do("sample", seconds=0.5, every_s=0.01)
+        assert len(driver.do("account")["taken"]) == 3
+
+
+def test_a_main_loop_that_was_late_does_not_make_up_for_it(program):
+    program("time.sleep(0.3 * (not self.count)); self.count = 1")
+    with Driver(OTHER) as driver:
+        driver.do("begin", port=0)
+        driver.do("sample", seconds=0.5, every_s=0.05)
+        assert 2 <= len(driver.do("account")["taken"]) <= 6  # of 10
+
+
+def test_a_main_loop_repairs_what_raises(program):
+    program(
+        "if not self.count: raise OSError('gone')",
+        methods="def repair(self): self.count += 1; self.told.add(self.count)",
+    )
+    with Driver(OTHER) as driver:
+        driver.do("begin", port=0)
+        driver.do("poll_for", seconds=0.05)
+        assert driver.do("account")["told"] == [1]
 
 
 def test_a_folder_in_the_environment_stands_in_for_what_cannot_be_installed(monkeypatch):
@@ -175,6 +256,25 @@ def test_a_picture_is_small_says_its_figures_as_text_and_is_the_same_again(tmp_p
     for words in ("Made up: less is better", "1.50 us", "1,000,000 us", "no answer in 10 s"):
         assert ">%s</text>" % words in texts[0]
     assert len(texts[0]) < 40000
+
+
+@pytest.mark.parametrize(
+    "cell, words",
+    [
+        (pictures.Cell("bursts", "ours", 1234, True), "1,234"),
+        (pictures.Cell("bursts", "other", 0), "0"),
+        (pictures.Cell("bursts", "other", "no answer"), "-"),
+    ],
+)
+def test_a_grid_says_each_number_under_its_names(cell, words, tmp_path):
+    try:
+        environment.folder("matplotlib", may_install=IN_CI)
+    except environment.Missing as missing:
+        do_without(str(missing))
+    pictures.cells(tmp_path / "made.svg", "Made up", [cell])
+    text = (tmp_path / "made.svg").read_text(encoding="utf-8")
+    for each in ("Made up: less is better", "bursts", cell.column, words):
+        assert ">%s</text>" % each in text
 
 
 # --- the page ---

@@ -18,7 +18,14 @@ from clients import (
     packets,
     subscribed,
 )
-from faults.scripted_broker import CONNECT, PUBACK, PUBLISH, SUBSCRIBE, publish
+from faults.scripted_broker import (
+    CONNECT,
+    PUBACK,
+    PUBLISH,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    publish,
+)
 from helpers import run_for, run_until
 from tb_device_mqtt import TBError
 
@@ -121,6 +128,44 @@ def test_a_topic_that_can_not_be_encoded_is_refused(client):
     with pytest.raises(ValueError, match="surrogates"):
         client.subscribe("half of a pair: \ud800", print)
     assert client.pending_messages_count == 0
+
+
+@pytest.mark.parametrize("topic", ["a/#/b", "a+", "+a/b", "a/b#", "##", "#/", "a/+#", "a\0b"])
+@pytest.mark.parametrize("shape", [lambda topic: topic, lambda topic: ["a", (topic, 0)]])
+def test_a_filter_that_mqtt_forbids_is_refused_at_the_call(broker, free, topic, shape):
+    with pytest.raises(ValueError, match="topic must"):
+        free.subscribe(shape(topic), Notes())
+    with pytest.raises(ValueError, match="topic must"):
+        free.unsubscribe([topic])
+    free.subscribe("c", Notes())
+    granted(free, broker, "c")
+    assert [packet.filters for packet in of_type(broker, SUBSCRIBE)] == [[("c", 1)]]
+
+
+@pytest.mark.parametrize(
+    "topic", ["+", "#", "/", "a/", "+/+/#", "/#", "$share/g/a/+", "\ud7ff\ue000"]
+)
+def test_a_filter_that_mqtt_allows_passes(broker, free, topic):
+    free.subscribe(topic, Notes())
+    granted(free, broker, topic)
+
+
+@pytest.mark.parametrize("topic", ["a\0b", "a/+", "a+", "#", "a#", "\udfff"])
+def test_a_topic_that_mqtt_forbids_is_refused_at_the_call(client, topic):
+    with pytest.raises(ValueError, match="topic must"):
+        client.publish(topic, 1)
+    with pytest.raises(ValueError, match="topic must"):
+        client.will_set(topic, 1)
+    assert client.pending_messages_count == 0
+
+
+@pytest.mark.parametrize("topic", [5, None, b"a", "", [], [5], [["a"]], ("a", "b"), ()])
+def test_what_is_no_filter_is_refused_by_name(client, topic):
+    with pytest.raises((TypeError, ValueError), match=r"topic|quality_of_service"):
+        client.subscribe(topic, print)
+    if topic != ("a", "b"):
+        with pytest.raises((TypeError, ValueError), match="topic"):
+            client.unsubscribe(topic)
 
 
 @pytest.mark.parametrize("quality_of_service", [0, 1, None])
@@ -360,6 +405,76 @@ def test_a_callback_may_publish_subscribe_and_unsubscribe(broker, free):
     assert free.stats["handler_errors"] == 0
 
 
+# --- lists, message ids, what was granted, flags ---
+
+
+def test_a_list_is_subscribed_and_unsubscribed_in_one_packet_each(broker, free):
+    notes = Notes()
+    first = free.subscribe([("a/+", 0), "b", ("c",)], notes)
+    granted(free, broker, "a/+", "b", "c")
+    broker.connections[0].send(publish("a/x", b"1") + publish("b", b"2") + publish("c", b"3"))
+    run_until(free, lambda: len(notes.calls) == 3)
+    second = free.unsubscribe(["a/+", "b"])
+    run_until(free, lambda: of_type(broker, UNSUBSCRIBE))
+    (subscribe,), (unsubscribe,) = of_type(broker, SUBSCRIBE), of_type(broker, UNSUBSCRIBE)
+    assert subscribe.filters == [("a/+", 0), ("b", 1), ("c", 1)]
+    assert [subscribe.packet_id, unsubscribe.packet_id] == [first, second]
+    broker.connections[0].send(publish("a/x", b"4") + publish("c", b"5"))
+    run_until(free, lambda: len(notes.calls) == 4)
+    assert notes.calls[-1] == ("c", b"5")
+
+
+def test_a_filter_with_its_quality_of_service_may_stand_alone(broker, free):
+    free.subscribe(("a", 0), Notes())
+    granted(free, broker, "a")
+    assert of_type(broker, SUBSCRIBE)[0].filters == [("a", 0)]
+
+
+def test_each_subscription_has_a_message_id_of_its_own(free):
+    ids = [free.subscribe("a/%d" % number, Notes()) for number in range(3)]
+    assert len(set(ids)) == 3
+
+
+def test_while_offline_the_message_id_is_that_of_the_packet_to_come(broker):
+    with offline_client(broker) as client:
+        message_id = client.subscribe("a", Notes())
+        client.connect()
+        granted(client, broker, "a")
+    assert of_type(broker, SUBSCRIBE)[0].packet_id == message_id
+
+
+def test_on_subscribe_is_told_what_was_granted_and_what_was_refused(server, device):
+    with offline_client(server) as client:
+        client.on_subscribe = told = Notes()
+        client.user_data = data = object()
+        client.subscribe(
+            [("not/of/thingsboard", 1), (ATTRIBUTES, 0), (RPC_REQUEST + "+", 1)], print
+        )
+        client.connect()
+        run_until(client, lambda: len(told.calls) == 3)
+        assert sorted(told.calls, key=lambda call: call[2]) == [
+            (client, data, "not/of/thingsboard", 0x80),
+            (client, data, ATTRIBUTES, 0),
+            (client, data, RPC_REQUEST + "+", 1),
+        ]
+        lose(client, device)
+        run_until(client, lambda: len(told.calls) == 6)
+
+
+@pytest.mark.parametrize("quality_of_service, duplicate, retain", [(0, 0, 1), (1, 1, 0), (1, 0, 1)])
+def test_a_handler_that_asks_learns_the_flags_of_its_message(
+    broker, free, quality_of_service, duplicate, retain
+):
+    flags = []
+    free.subscribe("a", lambda topic, payload: flags.append(free.message_flags))
+    granted(free, broker, "a")
+    broker.connections[0].send(
+        publish("a", b"1", quality_of_service, 1, duplicate, retain) + publish("a", b"2")
+    )
+    run_until(free, lambda: len(flags) == 2)
+    assert flags == [duplicate << 3 | quality_of_service << 1 | retain, 0]
+
+
 # --- beside what the client itself listens to ---
 
 
@@ -438,7 +553,7 @@ def test_unsubscribe_is_told_to_the_server(server, client, device):
     assert not device.subscriptions
 
 
-@pytest.mark.parametrize("topic", ["never/subscribed", "a", "a/b/c", "+", "#", ""])
+@pytest.mark.parametrize("topic", ["never/subscribed", "a", "a/b/c", "+", "#"])
 def test_an_unknown_topic_is_no_error(broker, free, topic):
     notes = Notes()
     free.unsubscribe(topic)
@@ -498,6 +613,11 @@ def test_a_last_will_after_connect_is_refused(client):
         ((None, "x"), "topic"),
         (("a", {}), "payload"),
         (("a", "x", 2), "quality_of_service"),
+        (("a\0", "x"), "topic"),
+        (("a", "x\0"), "payload"),
+        (("a", "\ud800"), "payload"),
+        (("a", b"\xff"), "payload"),
+        (("a", "é" * 32768), "payload"),
     ],
 )
 def test_a_last_will_that_can_not_be_is_refused(server, device, arguments, named):

@@ -12,6 +12,7 @@ import pytest
 import toml
 import yaml
 
+import run
 from helpers import do_without, find_tool
 from tb_device_mqtt import TBDeviceMqttClient
 
@@ -89,6 +90,38 @@ def test_the_changelog_names_the_version():
 def test_the_files_that_the_project_names_exist():
     for name in (PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]):
         assert (ROOT / name).is_file(), name
+
+
+# --- the map of the tests ------------------------------------------------------------------------
+
+TESTS = ROOT / "tests"
+MAP = (TESTS / "README.md").read_text(encoding="utf-8")
+TEST_FILES = {path.stem for path in TESTS.glob("test_*.py")}
+
+
+def test_the_map_of_the_tests_names_every_file_and_folder():
+    helpers = {path.name for path in TESTS.glob("*.py") if path.stem not in TEST_FILES}
+    folders = {path.name + "/" for path in TESTS.iterdir() if any(path.glob("**/*.py*"))}
+    folders.discard("__pycache__/")
+    assert "helpers.py" in helpers and "faults/" in folders
+    # A name is whole: test_link is not named where test_link_sockets is.
+    named = set(re.findall(r"[\w./]+", MAP))
+    assert sorted((TEST_FILES | helpers | folders) - named) == []
+
+
+def test_the_map_of_the_tests_names_nothing_else():
+    assert sorted(set(re.findall(r"\btest_\w+", MAP)) - TEST_FILES) == []
+    helpers = MAP[MAP.index("| helper |") :]
+    columns = re.findall(r"^\| (.+?) \|", helpers, re.MULTILINE)
+    places = [place for column in columns[2:] for place in column.split(", ")]
+    assert "faults/" in places and "helpers.py" in places
+    assert [place for place in places if not (TESTS / place).exists()] == []
+
+
+def test_the_map_of_the_tests_marks_the_slow_files_that_quick_leaves_out():
+    marked = set(re.findall(r"(test_\w+) \*", MAP))
+    assert {name + ".py" for name in marked} == set(run.SLOW_TESTS)
+    assert marked <= TEST_FILES
 
 
 # --- tracked files -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What holds for any bytes, any values and any order of calls: hypothesis, in memory."""
 
+import json
 import math
 
 import pytest
@@ -147,7 +148,7 @@ STREAM = st.lists(
     st.one_of(
         st.tuples(SIZES, st.integers(0, 1), st.integers(1, 65535)),  # a message
         st.builds(mqtt311.puback, st.integers(1, 65535)),
-        st.builds(mqtt311.suback, st.integers(0, 65535), st.just(b"\x01")),
+        st.builds(mqtt311.suback, st.integers(1, 65535), st.just(b"\x01")),
         st.just(mqtt311.pingresp()),
     ),
     max_size=12,
@@ -206,9 +207,9 @@ def test_exactly_the_messages_come_out_of_any_split(stream, sizes):
 
 # --- any telemetry ---
 
-KEY_CHARACTERS = st.characters(exclude_characters="<{", exclude_categories=())  # markup is refused
 KEYS = st.one_of(
-    st.text(KEY_CHARACTERS, max_size=20),
+    st.text(st.characters(exclude_categories=()), max_size=20),
+    st.text("<{}/!aZ", max_size=8),  # some are markup
     st.text("a", min_size=250, max_size=260),
     st.none(),
     st.integers(),
@@ -253,8 +254,14 @@ def keys_in(value):
     return []
 
 
+def as_json(key):
+    """A key as `json.dumps` writes it."""
+    return next(iter(json.loads(json.dumps({key: 0}))))
+
+
 def is_named(key, error):
-    return repr(key[:32] if isinstance(key, str) else key)[:-1] in str(error)
+    forms = [key[:32]] if isinstance(key, str) else [key, str(key), json.dumps(key, default=str)]
+    return any(repr(form)[:-1] in str(error) for form in forms)
 
 
 @MANY
@@ -269,7 +276,7 @@ def test_any_value_is_refused_by_name_or_stored(key, value):
             assert world.client.pending_messages_count == 0
         else:
             world.run_until_sent(seconds=5)
-            assert [list(values) for _, values in device.telemetry] == [[key]]
+            assert [list(values) for _, values in device.telemetry] == [[as_json(key)]]
         assert device.online
         assert device.connects == 1
 
@@ -304,10 +311,11 @@ def test_a_number_of_too_many_digits_is_refused():
         assert device.connects == 1
 
 
+INT64 = st.integers(-(2**63), 2**63 - 1)
 READINGS = st.lists(
     st.tuples(
-        st.one_of(st.none(), st.integers(1, 1 << 42)),  # ts
-        st.lists(st.one_of(st.integers(), st.text("xyz", max_size=40)), min_size=1, max_size=12),
+        st.one_of(st.none(), st.integers(10**11, 1 << 42)),  # ts
+        st.lists(st.one_of(INT64, st.text("xyz", max_size=40)), min_size=1, max_size=12),
     ),
     min_size=1,
     max_size=12,

@@ -205,7 +205,7 @@ def test_an_exception_is_the_reply_and_harms_nothing(client, device, is_method):
         client.rpc("method")(Notes(RuntimeError("the valve is stuck")))
     else:
         listen(client, device, Notes(RuntimeError("the valve is stuck")))
-    assert call(client, device, "method") == {"error": "the valve is stuck"}
+    assert call(client, device, "method") == {"error": "RuntimeError: the valve is stuck"}
     assert client.stats["handler_errors"] == 1
     assert str(client.last_error) == "the valve is stuck"
     assert client.connected
@@ -218,10 +218,12 @@ def test_an_exception_without_words_is_named_in_the_reply(client, device):
 
 def test_an_exception_with_too_many_words_is_answered_too(client, device):
     client.rpc("method")(Notes(RuntimeError("long" * 10000)))
-    assert call(client, device, "method")["error"].startswith("longlong")
+    assert call(client, device, "method")["error"].startswith("RuntimeError: longlong")
 
 
-@pytest.mark.parametrize("result", [NAN, {1, 2}, object(), b"raw", {"a": NAN}, [b"raw"], {1: 2}])
+@pytest.mark.parametrize(
+    "result", [NAN, {1, 2}, object(), b"raw", {"a": NAN}, [b"raw"], {b"raw": 2}]
+)
 @pytest.mark.parametrize("is_method", [True, False])
 def test_a_result_that_is_no_json_is_answered_with_an_error(client, device, result, is_method):
     if is_method:
@@ -230,7 +232,7 @@ def test_a_result_that_is_no_json_is_answered_with_an_error(client, device, resu
         listen(client, device, Notes(result))
     reply = call(client, device, "method")
     assert list(reply) == ["error"]
-    assert "response" in reply["error"] or "is no string" in reply["error"]
+    assert "response" in reply["error"] or "key must be a string" in reply["error"]
     assert client.last_error is not None
     assert device.connects == 1
 
@@ -406,7 +408,7 @@ def test_an_error_is_not_executed_twice_either(client, device):
     call(client, device, "method")
     device.push_rpc("method", request_id=0)
     run_until(client, lambda: len(device.rpc_replies) == 2)
-    assert device.rpc_replies == [(0, b'{"error":"no"}')] * 2
+    assert device.rpc_replies == [(0, b'{"error":"RuntimeError: no"}')] * 2
     assert len(method.calls) == 1
 
 
@@ -1081,7 +1083,7 @@ def test_an_answer_to_an_attribute_request_does_not_answer_a_call(server, client
     assert client.stats["unexpected"] == 1
 
 
-@pytest.mark.parametrize("params", [NAN, {1}, object(), b"raw", {"a": NAN}, {1: 2}])
+@pytest.mark.parametrize("params", [NAN, {1}, object(), b"raw", {"a": NAN}, {b"raw": 2}])
 def test_params_that_are_no_json_are_refused(client, params):
     with pytest.raises((TypeError, ValueError)):
         client.send_rpc_call("method", params)

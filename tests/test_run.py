@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 tb_device_mqtt contributors
 # SPDX-License-Identifier: MIT
-"""What run.py does when it is interrupted, and when nobody reads on.
+"""What run.py starts, what it does when it is interrupted, and when nobody reads on.
 
 A project of a few lines with our run.py stands for ours where an installation is to be watched.
 """
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -167,6 +168,66 @@ def test_after_an_interrupted_installation_no_requirements_count_as_installed(
     assert list(run.VENV.glob("ready-*")) == []
 
 
+# --- which tests ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    """What run.py has *started*; the exit *statuses* that are not 0 can be set."""
+    statuses, started = {}, []
+
+    def call(command, **_options):
+        program = command[2:] if command[1] == "-m" else command[3:]
+        started.append(tuple(program))
+        return statuses.get(" ".join(program), 0)
+
+    monkeypatch.setattr(run, "fetch_mosquitto", lambda: None)
+    monkeypatch.setattr(run, "call", call)
+    monkeypatch.setattr(run, "call_apart", call)
+    return SimpleNamespace(statuses=statuses, started=started)
+
+
+def test_test_runs_lint_all_tests_and_reports_their_coverage(tools, capsys):
+    assert run.test([]) == 0
+    assert ("mypy",) in tools.started
+    assert tools.started[-2:] == [("coverage", "run", "-m", "pytest"), ("coverage", "report")]
+    assert "about 10 minutes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("failed", ("mypy", "coverage run -m pytest", "coverage report"))
+def test_test_fails_if_any_part_of_it_does_and_runs_the_others(tools, failed):
+    tools.statuses[failed] = 1
+    assert run.test([]) == 1
+    assert tools.started[-1] == ("coverage", "report")
+
+
+def test_test_with_arguments_is_pytest_alone(tools):
+    tools.statuses["pytest -k rpc"] = 5
+    assert run.test(["-k", "rpc"]) == 5
+    assert tools.started == [("pytest", "-k", "rpc")]
+
+
+def test_quick_leaves_out_the_slow_files_and_says_how_long_it_takes(tools, capsys):
+    assert run.test(["--quick"]) == 0
+    ((program, *ignored),) = tools.started
+    assert program == "pytest"
+    assert ignored == ["--ignore=tests/" + name for name in run.SLOW_TESTS]
+    assert "under a minute" in capsys.readouterr().out
+
+
+@with_signals
+def test_ctrl_c_right_when_a_program_has_ended_by_itself_is_no_error(monkeypatch):
+    wait = subprocess.Popen.wait
+
+    def wait_and_be_interrupted(program, timeout=None):
+        wait(program, timeout)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.call_apart([sys.executable, "-c", "pass"])
+
+
 # --- the end of a command ------------------------------------------------------------------------
 
 
@@ -190,6 +251,19 @@ def test_ctrl_c_while_pytest_runs_lets_it_tidy_up(tmp_path):
     assert press_ctrl_c(program) == "Interrupted\n"
     assert program.returncode == 130
     assert tidied.exists()
+
+
+@with_signals
+def test_ctrl_c_while_pytest_loads_is_one_word(tmp_path):
+    begun = tmp_path / "begun"
+    source = "import pathlib, time\npathlib.Path(r'%s').touch()\ntime.sleep(60)\n" % begun
+    (tmp_path / "slow_plugin.py").write_text(source, encoding="utf-8")
+    environment = "import os; os.environ['PYTHONPATH'] = r'%s'" % tmp_path
+    change = "\n".join((WITHOUT_INSTALLING, environment))
+    program = start(ROOT, "test", "-p", "slow_plugin", change=change)
+    wait_until(begun.exists, timeout=60)
+    assert press_ctrl_c(program) == "Interrupted\n"
+    assert program.returncode == 130
 
 
 @with_signals

@@ -345,7 +345,8 @@ def test_polls_without_memory_lose_nothing(board, server, device):
 
 def test_a_full_queue_tells_what_it_drops(board, server, device):
     told = board.play("outages.full_queue", server.port)
-    telemetry, queue_full = "v1/devices/me/telemetry", "queue full"
+    telemetry = "v1/devices/me/telemetry"
+    queue_full = "queue full: 4 messages, queue_size=4: connect() was not called"
     assert [drop[0] for drop in told["told"]] == [telemetry] * 3
     assert [drop[1] for drop in told["told"]] == told["numbers"][:3]
     assert [json.loads(drop[2]) for drop in told["told"]] == [{"number": n} for n in range(3)]
@@ -573,7 +574,8 @@ def test_tls_without_the_client_certificate_is_refused_in_words(
 # --- nothing happens ---
 
 
-def test_an_idle_poll_takes_nothing_from_the_heap(board, server, device, runtime):
-    used = board.play("idle.polls", server.port)
-    print("1000 idle polls on %s: %d" % (runtime.name, used))
+@pytest.mark.parametrize("companions", [0, 3])
+def test_an_idle_poll_takes_nothing_from_the_heap(board, server, device, runtime, companions):
+    used = board.play("idle.polls", server.port, companions=companions)
+    print("1000 idle polls on %s with %d companions: %d" % (runtime.name, companions, used))
     assert used <= (100 if runtime.is_cpython else 0)  # CPython: blocks that stay

@@ -69,7 +69,7 @@ def test_a_subclass_makes_one_of_its_own(written):
 def test_without_a_host_the_missing_name_is_told(settings, host):
     if host is not None:
         settings(host=host)
-    with pytest.raises(ValueError, match=r"no THINGSBOARD_HOST|host"):
+    with pytest.raises(ValueError, match="THINGSBOARD_HOST"):
         TBDeviceMqttClient.from_settings()
 
 

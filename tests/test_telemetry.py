@@ -273,15 +273,15 @@ BAD = [  # data, error, what its text names
     ({"a": 1, "bad": endless()}, ValueError, "bad"),
     ({"a": 1, "bad": "x" * 20000}, ValueError, "bad"),
     ({"a": 1, "bad": ["x" * 100] * 200}, ValueError, "bad"),
-    ({"a": 1, 42: 1}, TypeError, "42"),
-    ({"a": 1, None: 1}, TypeError, "None"),
+    ({"a": 1, NAN: 1}, ValueError, "key.*nan"),
+    ({"a": 1, 42: 1, "42": 1}, ValueError, "key.*42"),
+    ({"a": {42: 1, "42": 1}}, ValueError, "key.*42"),
     ({"a": 1, b"raw": 1}, TypeError, "raw"),
     ({"a": 1, ("t",): 1}, TypeError, "'t'"),
-    ({"a": 1, True: 1}, TypeError, "True"),
     ({"a": 1, "": 1}, ValueError, "''"),
     ({"a": 1, " \t": 1}, ValueError, "key"),
     ({"a": 1, "long" * 64: 1}, ValueError, "longlong"),
-    ({"a": {"b": 1, 42: 1}}, TypeError, "42"),
+    ({"a": {"b": 1, b"raw": 1}}, TypeError, "raw"),
     ({"a": {"": 1}}, ValueError, "''"),
     ([], ValueError, r"\[\]"),
     ((), ValueError, r"\(\)"),
@@ -356,7 +356,7 @@ def lenient(server, device):
 
 
 def test_not_strict_leaves_out_the_bad_keys_alone_and_counts_them(lenient, device):
-    bad = {"nan": NAN, "none": None, "set": {1}, "deep": [NAN], "": 1, 42: 2}
+    bad = {"nan": NAN, "none": None, "set": {1}, "deep": [NAN], "": 1, b"raw": 2}
     send(lenient, {"first": 1, **bad, "last": 2})
     assert values(device) == [{"first": 1, "last": 2}]
     assert lenient.stats["left_out"] == len(bad)

@@ -44,7 +44,7 @@ def test_the_first_telemetry_is_acknowledged_three_round_trips_after_connect(dev
         client.connect()
         client.send_telemetry({"n": 1})
         flush(client)
-        client.disconnect()
+        client.disconnect(0)
 
     assert count_round_trips(connect_and_send) < 3.5
 
@@ -55,7 +55,7 @@ def test_what_was_queued_before_is_acknowledged_after_two(device, slow_link):
         client.send_telemetry({"n": 1})
         client.connect(timeout=0)
         flush(client)
-        client.disconnect()
+        client.disconnect(0)
 
     assert count_round_trips(send_and_connect) < 2.5
 
@@ -68,7 +68,7 @@ def test_with_subscriptions_it_takes_no_longer(device, slow_link):
         client.send_telemetry({"n": 1})
         client.connect(timeout=0)
         flush(client)
-        client.disconnect()
+        client.disconnect(0)
 
     assert count_round_trips(send_and_connect) < 2.5
 
@@ -82,7 +82,7 @@ def test_a_question_asked_before_is_answered_after_two(device, slow_link):
         client.request_attributes(shared_keys="interval", callback=answer)
         client.connect(timeout=0)
         run_until(client, lambda: answer.calls)
-        client.disconnect()
+        client.disconnect(0)
         assert answer.calls == [({"shared": {"interval": 5}}, None)]
 
     assert count_round_trips(ask) < 2.5
@@ -97,7 +97,7 @@ def test_an_rpc_that_waits_is_answered_and_acknowledged_after_three(device, slow
         reply = device.call_rpc("get", 5)
         client.connect(timeout=0)
         run_until(client, reply.done)
-        client.disconnect()
+        client.disconnect(0)
         assert reply.result() == 5
 
     assert count_round_trips(answer) < 3.5

@@ -78,6 +78,7 @@ class World:
         self.run_until(lambda: len(self.pool.sockets) > count, seconds)
 
     def open(self, seconds=5):
+        """`connect()`, as far as the next connection."""
         self.client.connect(timeout=0)
         self.open_next(seconds)
 

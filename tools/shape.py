@@ -40,6 +40,18 @@ MOST_MEDIAN_LINES = 8
 MOST_BRANCHES = 10
 MOST_MEAN_BRANCHES = 3.3
 FREE_OF_BRANCHES = ("__init__",)  # it checks its many arguments, one after the other
+# What is above the limits so far: it may shrink, it must not grow.
+SO_FAR_MEAN_BRANCHES = {"tb_device_mqtt": 4.0}
+SO_FAR_BRANCHES = {
+    "_check_value": 18,
+    "_lose": 14,
+    "_send_next": 13,
+    "_set_server": 13,
+    "_take_packet": 13,
+    "_key": 12,
+    "_flush": 11,
+    "_split_reading": 11,
+}
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BRANCHES = (
@@ -194,14 +206,18 @@ class Shape:
         median, mean = self.median_lines(), self.mean("branches")
         yield "the median function has %g lines" % median, median, MOST_MEDIAN_LINES
         said = "its functions have %.2f branches on average" % mean
-        yield said, mean, MOST_MEAN_BRANCHES
+        yield said, mean, SO_FAR_MEAN_BRANCHES.get(self.name, MOST_MEAN_BRANCHES)
 
     def _of_functions(self):
         for each in self.functions:
             yield "%s() has %d lines" % (each.name, each.lines), each.lines, MOST_FUNCTION_LINES
             if each.name not in FREE_OF_BRANCHES:
                 said = "%s() has %d branches" % (each.name, each.branches)
-                yield said, each.branches, MOST_BRANCHES
+                yield said, each.branches, self._most_branches(each)
+
+    def _most_branches(self, function):
+        is_core = self.name in SO_FAR_MEAN_BRANCHES
+        return SO_FAR_BRANCHES.get(function.name, MOST_BRANCHES) if is_core else MOST_BRANCHES
 
     def _of_classes(self):
         for each in self.classes:

@@ -26,6 +26,7 @@ from benchmarks import (
     heap,
     memory,
     polls,
+    programs,
     pystack,
     rpc,
     speed,
@@ -43,6 +44,7 @@ BENCHMARKS = {
         rpc.rpc_burst,
         delivery.cuts,
         delivery.outage,
+        programs.programs,
         speed.rate,
         speed.first_telemetry,
         speed.wire,
@@ -89,17 +91,18 @@ def main(arguments):
     for name in options.names or BENCHMARKS:
         benchmark = BENCHMARKS.get(name) or ON_REQUEST[name]
         question = inspect.getdoc(benchmark).splitlines()[0]
-        print("## %s: %s\n" % (name, question), flush=True)
+        print("Measuring %s" % name, file=sys.stderr, flush=True)
         try:
             table = benchmark(**(QUICK.get(name, {}) if options.quick else {}))
         except Exception:  # the others are to be asked nevertheless
             traceback.print_exc()
             table = LeftOut("it failed")
             missed[True].append(name)
-        print(table.text() + "\n", flush=True)
+        heading = table.heading(question)
+        print("## %s: %s\n\n%s\n" % (name, heading, table.text()), flush=True)
         is_drawn = options.write and table.draw is not None and _write_picture(table)
         picture = "![%s](%s.svg)\n\n" % (question, name) if is_drawn else ""
-        sections.append("## %s\n\n%s%s\n" % (question, picture, table.text()))
+        sections.append("## %s\n\n%s%s\n" % (heading, picture, table.text()))
         for row in table.broken:
             missed[row.budget.is_enforced].append("%s, %s" % (name, row.what))
     if options.write and not options.names:  # a part would replace the whole

@@ -51,7 +51,7 @@ def cuts(messages=5000, cuts=50, runs=3, peer_messages=250, deadline_s=15, peers
         % (peer_messages, cuts, deadline_s),
         "Below: %d messages, cuts with FIN or RST. Worst (lost, order, dropped) or median of %d "
         "runs, seeds 0 to %d." % (messages, runs, runs - 1),
-        *left_out,
+        left_out=left_out,
         rows=[
             Row("lost", max(each.lost for each in seen), "", exactly(0)),
             Row("first arrivals in order", all(each.in_order for each in seen), "", exactly(True)),

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import queue
 import shutil
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -59,9 +60,11 @@ OURS_COMPACT = Peer("ours, compact=True", "ours", variant="compact")
 OURS_QUEUED = Peer("ours, sent before connect()", "ours", variant="queued")
 MINIMQTT = Peer("MiniMQTT", "minimqtt")  # the one that ours runs on
 MINIMQTT_NO_DELAY = Peer("MiniMQTT, TCP_NODELAY set", "minimqtt", variant="no delay")
+MINIMQTT_QOS_0 = Peer("MiniMQTT, QoS 0", "minimqtt", variant="QoS 0")
 CIRCUITPYTHON_SDK = Peer("CircuitPython SDK", "circuitpython_sdk", (SDK,))
 PYTHON_SDK = Peer("Python SDK", "python_sdk", ("tb-mqtt-client",))
 PAHO = Peer("paho-mqtt", "paho_mqtt", ("paho-mqtt",))
+PAHO_QOS_0 = Peer("paho-mqtt, QoS 0", "paho_mqtt", ("paho-mqtt",), variant="QoS 0")
 CHUMICRO = Peer("chumicro-mqtt", "chumicro", ("chumicro-mqtt",))
 NOBODY_ON_MICROPYTHON = Peer("no client (MicroPython)", "nobody", (), True)
 OURS_ON_MICROPYTHON = Peer("ours (MicroPython)", "ours", (), True)
@@ -125,6 +128,14 @@ class Driver:
         except BaseException:
             self.__exit__()
             raise
+
+    def end(self, timeout):
+        """Let the program end by itself; whether it does, without an error."""
+        self._process.stdin.close()
+        try:
+            return self._process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def do(self, what, timeout=_ANSWER_S, **arguments):
         """Ask, and wait for the answer.
@@ -262,20 +273,25 @@ def _micropython_version():
 # --- all of them ---
 
 
-def ask(peers, question, together=False):
-    """*question(driver)* of each peer: ``({name: {figure: value}}, [why one was left out])``.
+def ask(peers, question, together=False, apart=False):
+    """*question(driver)* of each peer: ``({name: {figure: value}}, {name: why it is left out})``.
 
     What a client did not do is a text instead of a value, under None if it is so for all figures.
+
+    :param bool together: all peers at the same time
+    :param bool apart: likewise, with a process for each question and its server, so that no server
+        waits for another; *question* and the answers are pickled
     """
-    workers = len(peers) if together else 1
-    with ThreadPoolExecutor(workers) as pool:
-        results = list(pool.map(lambda peer: _ask(peer, question), peers))
+    pool: Executor = ThreadPoolExecutor(len(peers) if together else 1)
+    if apart:
+        for peer in peers:  # here and not in all of the processes
+            with contextlib.suppress(Missing):
+                _start_of(peer)
+        pool = ProcessPoolExecutor(len(peers), multiprocessing.get_context("spawn"))
+    with pool:
+        results = list(pool.map(_ask, peers, [question] * len(peers)))
     answers = {peer.name: each for peer, each in zip(peers, results) if isinstance(each, dict)}
-    left_out = [
-        "%s is left out: %s." % (peer.name, each)
-        for peer, each in zip(peers, results)
-        if isinstance(each, str)
-    ]
+    left_out = {peer.name: each for peer, each in zip(peers, results) if isinstance(each, str)}
     return answers, left_out
 
 

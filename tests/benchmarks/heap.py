@@ -29,7 +29,8 @@ class _Client(NamedTuple):
 _CLIENTS = {
     "ours": _Client(
         MODULES,
-        """client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", socket_pool=pool)
+        """options = {"socket_pool": pool, "logger": False}
+client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", **options)
 assert client.connect(1)
 client.send_telemetry({"temperature": 21.5})
 assert client.flush(1)""",
@@ -94,13 +95,14 @@ def heap(clients=tuple(_CLIENTS), may_install=True):
     board = Board.find(may_install)
     if board is None:
         return LeftOut(Board.what_is_missing())
-    answers, left_out = {}, []
+    answers: dict[str, dict] = {}
+    left_out = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in clients:
             try:
                 answers[name] = _measure(board, Path(folder), _CLIENTS[name])
             except environment.Missing as missing:
-                left_out.append("%s is left out: %s." % (name, missing))
+                left_out[name] = str(missing)
             except subprocess.CalledProcessError:
                 answers[name] = {None: "does not run"}
     return Comparison(
@@ -113,7 +115,7 @@ def heap(clients=tuple(_CLIENTS), may_install=True):
         "client, connected, one message sent, at QoS 1 acknowledged; buffers included, TLS apart. "
         "chumicro-mqtt gets a connected socket: what it dials and connects again with comes on "
         "top." % NAME,
-        *left_out,
+        left_out=left_out,
     )
 
 

@@ -25,6 +25,8 @@ _COLOURS = {True: "#1b7f4b", False: "#9aa5b1"}  # ours, others
 _OTHER_LINES = ("#5b6b7b", "#9467bd", "#c7762e", "#4477aa", "#a05050", "#8a8a3a")
 _WIDTH_IN = 8.0
 _PANEL_IN, _BAR_IN, _HEAD_IN = 0.45, 0.27, 0.75
+_CELL_IN, _LABELS_IN = 0.4, 1.4
+_NONE_LOST, _NO_NUMBER = "#cfe8da", "#eeeeee"
 _DRAW_S = 60
 _TESTS = Path(__file__).resolve().parent.parent
 _STYLE = {
@@ -53,6 +55,15 @@ class Bar(NamedTuple):
     unit: str = ""
 
 
+class Cell(NamedTuple):
+    """A cell of a grid; 0 is what all should have; a text says why there is no number."""
+
+    row: str
+    column: str
+    value: Union[float, str, None]
+    is_ours: bool = False
+
+
 class Line(NamedTuple):
     """A line through *points*, ``[(x, y), ...]``; a y of None is a gap."""
 
@@ -67,6 +78,11 @@ def bars(path, title, rows, unit="", better=LESS):
     for row in rows:
         panels.setdefault(row.panel, []).append(row)
     _draw("bars", path, title=title, panels=list(panels.items()), unit=unit, better=better)
+
+
+def cells(path, title, grid, better=LESS):
+    """Draw *grid*, each a `Cell`; the darker, the larger a number is within its row."""
+    _draw("cells", path, title=title, grid=grid, better=better)
 
 
 def lines(path, title, series, x_label, y_label, better=LESS):
@@ -165,6 +181,41 @@ def _is_number(value):
     return value is not None and not isinstance(value, str)
 
 
+def _draw_cells(path, title, grid, better):
+    shown = [Cell(*each) for each in grid]
+    rows = list(dict.fromkeys(cell.row for cell in shown))
+    columns = list(dict.fromkeys(cell.column for cell in shown))
+    figure = _figure(len(rows) * _CELL_IN + _LABELS_IN + _HEAD_IN)
+    _title(figure, title, better)
+    axes = figure.subplots()
+    for cell in shown:
+        beside = [each.value for each in shown if each.row == cell.row and _is_number(each.value)]
+        place = columns.index(cell.column), rows.index(cell.row)
+        _draw_cell(axes, place, cell, max(beside, default=0))
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    _save(figure, path)
+
+
+def _draw_cell(axes, place, cell, largest):
+    from matplotlib.patches import Rectangle
+
+    colour, text = _NO_NUMBER, "-"
+    if _is_number(cell.value):
+        share = cell.value / largest if largest else 0
+        colour = (1, 0.9 - 0.45 * share, 0.85 - 0.5 * share) if cell.value else _NONE_LOST
+        text = number(cell.value)
+    x, y = place
+    axes.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, facecolor=colour))
+    weight = "bold" if cell.is_ours else "normal"
+    axes.text(x, y, text, ha="center", va="center", weight=weight)
+
+
 def _draw_lines(path, title, series, x_label, y_label, better):
     figure = _figure(4.5)
     _title(figure, title, better)
@@ -199,7 +250,7 @@ def _main():
     import matplotlib
 
     plan: dict[str, Any] = json.load(sys.stdin)
-    draw = {"bars": _draw_bars, "lines": _draw_lines}[plan.pop("kind")]
+    draw = {"bars": _draw_bars, "cells": _draw_cells, "lines": _draw_lines}[plan.pop("kind")]
     with matplotlib.rc_context(_STYLE):
         draw(**plan)
 

@@ -44,7 +44,7 @@ def idle(polls=20000, seconds=4, peers=drivers.PEERS):
         "and the CircuitPython SDK it is loop() with its default timeout, of paho-mqtt loop(0) "
         "without its thread, of umqtt check_msg(). MicroPython tells whole microseconds."
         % (polls, seconds),
-        *left_out,
+        left_out=left_out,
         rows=[
             Row("most bytes held during a poll", peak_bytes, "B"),
             Row("bytes left by all polls together", left_bytes, "B", at_most(1024)),
@@ -99,7 +99,7 @@ def animation(seconds=1.5, peers=(drivers.NOBODY, *drivers.PEERS)):
         "One pass computes 30 pixels and polls the client once; without a poll where a thread does "
         "the work. The longest is the longest time from one pass to the next, within %g s: on a "
         "busy machine that is the machine's doing." % seconds,
-        *left_out,
+        left_out=left_out,
     )
 
 
@@ -286,7 +286,7 @@ def notice(runs=20, silences=3, keep_alive=4, patience_s=12, peers=_NOTICING):
         "the client says that it is not connected, or raises; all at the same time. umqtt leaves "
         "pings to the program, which sends them. Below: %d closed connections each, %d silences "
         "each, until `connected` is False." % (keep_alive, runs, silences),
-        *left_out,
+        left_out=left_out,
         rows=rows,
     )
 

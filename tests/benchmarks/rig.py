@@ -11,16 +11,19 @@ import gc
 import json
 import math
 import socket
+import ssl
 import statistics
 import struct
 import time
 import tracemalloc
 import types
+from pathlib import Path
 
 import adafruit_connection_manager
 import adafruit_minimqtt.adafruit_minimqtt as minimqtt
 
 import tb_device_mqtt
+from certificates import Certificates
 from helpers import run_for, run_until
 from local_server import LocalServer
 
@@ -48,12 +51,28 @@ def payload(number):
 
 
 @contextlib.contextmanager
-def stand_in(keep=None):
+def stand_in(keep=None, **options):
     """A running server and its device; *keep*: how many rows and messages it remembers."""
-    with LocalServer() as server:
+    with LocalServer(**options) as server:
         if keep is not None:
             server.keep = keep
         yield server, server.add_device("Device A", token=TOKEN)
+
+
+class Authority:
+    """A certificate authority: *path* of it in the format that a client takes, *context*."""
+
+    def __init__(self, folder):
+        made = Certificates(folder)
+        self._pem = made.ca
+        self._der = str(folder / "ca.der")
+        text = Path(made.ca).read_text(encoding="utf-8")
+        Path(self._der).write_bytes(ssl.PEM_cert_to_DER_cert(text))
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(*made.server)
+
+    def path(self, peer):
+        return self._der if peer.on_micropython else self._pem
 
 
 def new_client(port, **options):

@@ -42,7 +42,7 @@ def rpc_round_trip(seconds=3, peers=drivers.PEERS):
         ],
         answers,
         "RPCs one after the other for %g s, answered with QoS 1." % (seconds - _LAST_S),
-        *left_out,
+        left_out=left_out,
     )
 
 

@@ -3,11 +3,10 @@
 """Messages per second, the first one, and what one costs on the wire."""
 
 import contextlib
-import ssl
 import tempfile
+import time
 from pathlib import Path
 
-from certificates import Certificates
 from faults.proxy import FaultProxy
 from helpers import wait_until
 from local_server import LocalServer
@@ -44,7 +43,7 @@ def rate(seconds=1.0, links=_LINKS, peers=(*drivers.PEERS, drivers.MINIMQTT_NO_D
         "Nagle's algorithm on and sends a packet in pieces: TCP_NODELAY set for it from outside "
         "shows the rest of the difference. Server and proxy share an interpreter, which limits the "
         "fastest." % seconds,
-        *left_out,
+        left_out=left_out,
         rows=_rate_budgets(answers),
     )
 
@@ -102,7 +101,7 @@ def _link(server, round_trip_s):
 def first_telemetry(runs=5, round_trip_ms=_SLOW_MS, peers=(drivers.OURS_QUEUED, *drivers.PEERS)):
     """How many round trips after the start is the first telemetry acknowledged?"""
     with tempfile.TemporaryDirectory() as folder:
-        authority = _Authority(Path(folder))
+        authority = rig.Authority(Path(folder))
 
         def question(driver):
             if driver.peer is drivers.CIRCUITPYTHON_SDK:
@@ -129,29 +128,13 @@ def first_telemetry(runs=5, round_trip_ms=_SLOW_MS, peers=(drivers.OURS_QUEUED, 
         "already. Round trips are counted on the wire, as often as bytes go out after bytes have "
         "come in, and one for TCP's handshake, which the link can't delay: its %d ms are added to "
         "the time." % (runs, round_trip_ms, round_trip_ms),
-        *left_out,
+        left_out=left_out,
         rows=[
             Row(peer.name + ", round trips", answers[peer.name].get("round trips"), "", budget)
             for peer, budget in budgets
             if peer.name in answers
         ],
     )
-
-
-class _Authority:
-    """A certificate authority: *path* of it in the format that a client takes, *context*."""
-
-    def __init__(self, folder):
-        made = Certificates(folder)
-        self._pem = made.ca
-        self._der = str(folder / "ca.der")
-        text = Path(made.ca).read_text(encoding="utf-8")
-        Path(self._der).write_bytes(ssl.PEM_cert_to_DER_cert(text))
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(*made.server)
-
-    def path(self, peer):
-        return self._der if peer.on_micropython else self._pem
 
 
 def _first(driver, name, runs, round_trip_s, authority=None):
@@ -185,6 +168,9 @@ def _first_once(driver, round_trip_s, authority):
 # --- wire ---
 
 
+_APART_S = 0.003  # readings that leave closer to each other tell their times
+
+
 def wire(messages=50, peers=(drivers.OURS, drivers.OURS_COMPACT, *drivers.PEERS[1:])):
     """How many send() calls, segments and bytes does a message take?"""
     per_message, for_start = _wire_ours(messages)
@@ -212,7 +198,7 @@ def wire(messages=50, peers=(drivers.OURS, drivers.OURS_COMPACT, *drivers.PEERS[
         "client writes it, and segments as the kernel of the receiver counts those with data. "
         "compact=True is ThingsBoard's short topics. Below, one packet is to be one send()."
         % messages,
-        *left_out,
+        left_out=left_out,
         rows=rows,
     )
 
@@ -269,6 +255,7 @@ def _wire_ours(messages):
         rig.settle(client)
         start = _counts(pool)
         for _ in range(messages):
+            time.sleep(_APART_S)
             client.send_telemetry(rig.reading(messages))
             client.flush(_TIMEOUT_S)
         end = _counts(pool)

@@ -85,14 +85,23 @@ class Row:
 
 
 class Table:
-    """The answer to a question: rows, and *notes* on how they were measured."""
+    """The answer to a question: rows, and *notes* on how they were measured.
+
+    *left_out*: ``{client: why it is not there}``, which belongs into the heading
+    """
 
     draw: Optional[Callable[[Path], None]] = None
     """Draws a picture of it into a folder, if there is one."""
 
-    def __init__(self, rows, *notes):
+    def __init__(self, rows, *notes, left_out=None):
+        self.left_out = left_out or {}
         self.rows = rows
-        self.notes = notes
+        self.notes = [*notes, *map("%s is left out: %s.".__mod__, self.left_out.items())]
+
+    def heading(self, question):
+        """*question*, and who could not be asked."""
+        missing = ", ".join(self.left_out)
+        return "%s (without %s)" % (question, missing) if missing else question
 
     @property
     def broken(self):
@@ -125,8 +134,8 @@ class Comparison(Table):
     a heading is for all columns. *name*, *title*, *better*: of the picture.
     """
 
-    def __init__(self, name, title, better, columns, answers, *notes, rows=()):
-        super().__init__(list(rows), *notes)
+    def __init__(self, name, title, better, columns, answers, *notes, rows=(), left_out=None):
+        super().__init__(list(rows), *notes, left_out=left_out)
         self.name = name
         self.title = title
         self.better = better
@@ -182,6 +191,27 @@ class Comparison(Table):
     def _budget(budgets, column):
         row = budgets.get(column.heading)
         return "" if row is None else "%s: %s" % (row.budget.text(row.unit), row.verdict)
+
+
+class Group(Table):
+    """Several comparisons under one question, each under its name and title; *rows* on ours."""
+
+    def __init__(self, parts, *notes, rows=(), left_out=None):
+        super().__init__(list(rows), *notes, left_out=left_out)
+        self.parts = parts
+
+    @property
+    def broken(self):
+        rows = super().broken
+        for part in self.parts:
+            for row in part.broken:
+                row.what = "%s: %s" % (part.name, row.what)
+                rows.append(row)
+        return rows
+
+    def text(self):
+        blocks = ["### %s: %s\n\n%s" % (part.name, part.title, part.text()) for part in self.parts]
+        return "\n\n".join([*blocks, super().text()])
 
 
 class LeftOut(Table):

@@ -255,7 +255,9 @@ class _Program:
         self._line = line
         self._in_handler = in_handler
         self.at_line = self.at_handler = None
-        self.client = tb_device_mqtt.TBDeviceMqttClient("board", 1883, "TOKEN", socket_pool=pool)
+        self.client = tb_device_mqtt.TBDeviceMqttClient(
+            "board", 1883, "TOKEN", socket_pool=pool, logger=False
+        )
         self.client.user_data = wire
         then = make_known and make_known(self.client, self.handler)
         received = _packet(*message) if message else b""

@@ -9,6 +9,7 @@ import chumicro_mqtt.client as chumicro
 from chumicro_mqtt import MQTTClient, ProtocolState
 from chumicro_timing import ticks_ms
 from vocabulary import (
+    ATTRIBUTES,
     CLIENT_ID,
     IN_HAND,
     PAUSE_MS,
@@ -25,7 +26,8 @@ _RESEND_S = 1  # it sends again after that time, not when it is connected again
 
 class ChuMicro(Client):
     def open(self, port, keep_alive, ca, serves, variant):
-        chumicro._SELF_HEAL_BACKOFF_BASE_MS = chumicro._SELF_HEAL_BACKOFF_CAP_MS = PAUSE_MS
+        if self.is_tuned:
+            chumicro._SELF_HEAL_BACKOFF_BASE_MS = chumicro._SELF_HEAL_BACKOFF_CAP_MS = PAUSE_MS
         self._sent = self._acknowledged = 0
         config = {
             "mqtt.broker.host": "localhost" if ca else "127.0.0.1",
@@ -40,8 +42,8 @@ class ChuMicro(Client):
             ssl_context=context,
             # With True it forgets what is not acknowledged when it connects again. With False it
             # takes the server's word that there is a session, and does not subscribe.
-            clean_session=serves,
-            ack_timeout_seconds=_RESEND_S,
+            clean_session=serves or not self.is_tuned,
+            **({"ack_timeout_seconds": _RESEND_S} if self.is_tuned else {}),
         )
         client.on_message = self._on_message
         client.on_publish = self._on_publish
@@ -75,6 +77,13 @@ class ChuMicro(Client):
             except chumicro.MQTTBackpressureError:  # "drain via handle() and retry"
                 self.poll()
         self._sent += 1
+
+    def telemetry(self, data):
+        self._client.publish(TELEMETRY, json.dumps(data), qos=self.quality_of_service)
+
+    def listen(self):
+        self._client.on_message = lambda *_: None
+        self._client.subscribe(ATTRIBUTES, 1)
 
     def finish(self):
         while self._sent > self._acknowledged:

@@ -40,6 +40,12 @@ class CircuitPythonSdk(Client):
     def send(self, number, quality_of_service):
         self._client.send_telemetry(reading(number))
 
+    def telemetry(self, data):
+        self._client.send_telemetry(data)
+
+    def listen(self):
+        self._client.subscribe_to_all_attributes(lambda *_: None)
+
     def is_lost(self):
         return not self._client.connected
 

@@ -8,7 +8,7 @@ import socket
 import ssl
 
 import adafruit_minimqtt.adafruit_minimqtt as minimqtt
-from vocabulary import CLIENT_ID, RPC_REQUESTS, TELEMETRY, TOKEN, Client, payload, run
+from vocabulary import ATTRIBUTES, CLIENT_ID, RPC_REQUESTS, TELEMETRY, TOKEN, Client, payload, run
 
 
 class NoDelaySocket(socket.socket):
@@ -54,6 +54,13 @@ class MiniMqtt(Client):
 
     def send(self, number, quality_of_service):
         self._mqtt.publish(TELEMETRY, payload(number), False, quality_of_service)
+
+    def telemetry(self, data):
+        self._mqtt.publish(TELEMETRY, json.dumps(data), False, self.quality_of_service)
+
+    def listen(self):
+        self._mqtt.on_message = lambda *_: None
+        self._mqtt.subscribe(ATTRIBUTES, 1)
 
     def repair(self):
         # reconnect() of its examples says DISCONNECT first, which fails on what is gone.

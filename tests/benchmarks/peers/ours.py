@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: MIT
 """This library, on CPython and on MicroPython."""
 
+import json
 import sys
 
+from habits import numbers
 from vocabulary import CLIENT_ID, IN_HAND, PAUSE_MS, TOKEN, Client, reading, run
 
 from tb_device_mqtt import TBDeviceMqttClient
@@ -20,7 +22,9 @@ class Ours(Client):
             options["tls"] = socketpool.TLSContext(ca) if ca else None
         options["compact"] = variant == "compact"
         self._client = client = TBDeviceMqttClient(host, port, TOKEN, **options)
-        client._link.backoff_ms = PAUSE_MS
+        if self.is_tuned:
+            client._link.backoff_ms = PAUSE_MS
+        client.on_drop = self._on_drop
         if serves:
             client.rpc("echo")(self._echo)
         if variant == "queued":
@@ -36,6 +40,15 @@ class Ours(Client):
         while self._client.pending_messages_count >= IN_HAND:
             self._client.check_for_msg()
         self._client.send_telemetry(reading(number), quality_of_service)
+
+    def telemetry(self, data):
+        self._client.send_telemetry(data)
+
+    def listen(self):
+        self._client.subscribe_to_all_attributes(lambda *_: None)
+
+    def _on_drop(self, _client, _user_data, _topic, _message_id, payload, _reason):
+        self.told.update(numbers(json.loads(payload)))
 
     def finish(self):
         while self._client.pending_messages_count:

@@ -7,6 +7,7 @@ import threading
 
 import paho.mqtt.client as paho
 from vocabulary import (
+    ATTRIBUTES,
     CLIENT_ID,
     IN_HAND,
     PAUSE_MS,
@@ -28,8 +29,9 @@ class Paho(Client):
         self._ready = threading.Event()
         self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2, CLIENT_ID)
         client.username_pw_set(TOKEN)
-        client.reconnect_delay_set(PAUSE_MS / 1000, 1)
-        client.max_inflight_messages_set(IN_HAND)
+        if self.is_tuned:
+            client.reconnect_delay_set(PAUSE_MS / 1000, 1)
+            client.max_inflight_messages_set(IN_HAND)
         if ca:
             client.tls_set(ca)
         client.on_connect = self._on_connect
@@ -60,6 +62,15 @@ class Paho(Client):
         self._room.acquire()
         self._client.publish(TELEMETRY, payload(number), quality_of_service)
 
+    def telemetry(self, data):
+        info = self._client.publish(TELEMETRY, json.dumps(data), self.quality_of_service)
+        if info.rc and (info.rc == paho.MQTT_ERR_QUEUE_SIZE or not self.quality_of_service):
+            raise OSError(paho.error_string(info.rc))  # else it is kept
+
+    def listen(self):
+        self._client.on_message = None
+        self._client.subscribe(ATTRIBUTES, 1)
+
     def finish(self):
         for _ in range(IN_HAND):
             self._room.acquire()
@@ -70,6 +81,7 @@ class Paho(Client):
 
     def close(self):
         self._client.disconnect()
+        self._client.loop_stop()
 
 
 run(Paho())

@@ -25,7 +25,9 @@ class PythonSdk(Client):
         client._client._protocol, client._client._clean_session = MQTTv311, True
         client.set_server_side_rpc_request_handler(self._on_rpc)
         self._client = client
-        options = {"min_reconnect_delay": PAUSE_MS / 1000, "timeout": 1, "keepalive": keep_alive}
+        options = {"keepalive": keep_alive}
+        if self.is_tuned:
+            options.update(min_reconnect_delay=PAUSE_MS / 1000, timeout=1)
         client.connect(tls=bool(ca), ca_certs=ca, **options)  # a callback would wait for 200 ms
         while not client.is_connected():
             time.sleep(_LOOK_S)
@@ -51,6 +53,15 @@ class PythonSdk(Client):
     def finish(self):
         while self._in_hand:
             self._await_one()
+
+    def telemetry(self, data):
+        # "No connection" is none: of QoS 1 paho keeps it.
+        info = self._client.send_telemetry(data, self.quality_of_service)
+        if info.rc() == TBPublishInfo.TB_ERR_QUEUE_SIZE:
+            raise OSError("queue full")
+
+    def listen(self):
+        self._client.subscribe_to_all_attributes(lambda *_: None)
 
     def is_lost(self):
         return not self._client.is_connected()

@@ -7,12 +7,13 @@ from umqtt_simple import Umqtt
 from vocabulary import PAUSE_MS, run
 
 
-class Robust(MQTTClient):
-    DELAY = PAUSE_MS / 1000
-
-
 class UmqttRobust(Umqtt):
-    kind = Robust
+    kind = MQTTClient
+
+    def open(self, *arguments):
+        super().open(*arguments)
+        if self.is_tuned:
+            self._client.DELAY = PAUSE_MS / 1000
 
 
 run(UmqttRobust())

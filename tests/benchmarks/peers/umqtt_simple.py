@@ -7,7 +7,7 @@ import ssl
 import time
 
 from umqtt.simple import MQTTClient, MQTTException
-from vocabulary import CLIENT_ID, RPC_REQUESTS, TELEMETRY, TOKEN, Client, payload, run
+from vocabulary import ATTRIBUTES, CLIENT_ID, RPC_REQUESTS, TELEMETRY, TOKEN, Client, payload, run
 
 
 def tls_context(ca):
@@ -53,6 +53,13 @@ class Umqtt(Client):
 
     def send(self, number, quality_of_service):
         self._client.publish(TELEMETRY, payload(number), qos=quality_of_service)
+
+    def telemetry(self, data):
+        self._client.publish(TELEMETRY, json.dumps(data), qos=self.quality_of_service)
+
+    def listen(self):
+        self._client.set_callback(lambda *_: None)
+        self._client.subscribe(ATTRIBUTES.encode(), 1)
 
     def repair(self):
         self._client.connect()

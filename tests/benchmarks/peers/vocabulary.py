@@ -10,9 +10,13 @@ import json
 import sys
 import time
 
+from clock import now_s, now_us
+from habits import Habits
+
 TOKEN = "TOKEN_A"
 CLIENT_ID = "benchmark"
 TELEMETRY = "v1/devices/me/telemetry"
+ATTRIBUTES = "v1/devices/me/attributes"
 RPC_REQUESTS = "v1/devices/me/rpc/request/+"
 IN_HAND = 32  # messages under way, for clients that do not wait for each
 PAUSE_MS = 20  # between attempts to connect, where it can be set: its length is not the question
@@ -20,20 +24,6 @@ _SETTLE_S = 0.3
 _POLL_PAUSE_S = 0.001
 _BETWEEN_S = 0.004
 _PIXELS = 30
-
-if hasattr(time, "ticks_us"):  # MicroPython
-
-    def now_us():
-        return time.ticks_us()
-
-else:
-
-    def now_us():
-        return time.perf_counter_ns() / 1000
-
-
-def now_s():
-    return now_us() / 1000000
 
 
 def reading(number):
@@ -51,6 +41,11 @@ class Client:
     can_poll = True  # False: a thread does it
     errors = (OSError,)  # what its methods raise when the connection is gone
     answered = 0  # RPCs
+    is_tuned = True  # False: all pauses and limits as the client has them by itself
+    quality_of_service = 1  # of `telemetry`
+
+    def __init__(self):
+        self.told = set()  # numbers of readings that a callback said are lost
 
     def open(self, port, keep_alive, ca, serves, variant):
         """Make the client, connect it; *serves*: subscribe to RPCs, answer each with its params.
@@ -69,6 +64,12 @@ class Client:
     def send(self, number, quality_of_service):
         """Telemetry; return when the client would take more."""
 
+    def telemetry(self, data):
+        """Hand over a reading, or a list of those, in one call; raise if that says it is lost."""
+
+    def listen(self):
+        """Subscribe to shared attributes."""
+
     def finish(self):
         """Return when all that was sent is acknowledged; at QoS 0, when it has left."""
 
@@ -86,10 +87,7 @@ class Client:
 # --- what the benchmarks ask ---
 
 
-class _Program:
-    def __init__(self, client):
-        self._client = client
-
+class _Program(Habits):
     def name(self):
         return {"python": "%s %s" % (sys.implementation.name, sys.version.split()[0])}
 
