@@ -17,7 +17,7 @@ def every_shape(board):
 
 
 def floats(board):
-    values = [0.1 + 0.2, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11, 0.014807176, 1e25]
+    values = [0.1 + 0.2, 21.5, -1 / 3, 123456.789, 1.5e-7, 100.0, 1.234567e-11, 0.014807176, 1e15]
     client = board.online_client()
     for value in values:
         client.send_telemetry({"value": value})
@@ -40,7 +40,7 @@ def what_the_server_would_dislike(board):
             {"good": 1, "bad": nan},
             {"good": 1, "bad": {"deep": [infinity]}},
             {"good": 1, "bad": b"bytes"},
-            {"good": 1, 5: "bad"},
+            {"good": 1, b"5": "bad"},
             {"ts": "bad", "values": {"good": 1}},
             {},
             [],
@@ -51,7 +51,7 @@ def what_the_server_would_dislike(board):
 
 def leaving_out(board):
     client = board.online_client(strict=False)
-    client.send_telemetry({"good": 1, "nan": float("nan"), "none": None, "bytes": b"x", 5: 5})
+    client.send_telemetry({"good": 1, "nan": float("nan"), "none": None, "bytes": b"x", b"5": 5})
     nothing = client.send_telemetry({"none": None})
     client.send_attributes({"good": 2, "none": None})
     return board.finish(client, [nothing, client.stats["left_out"]])
