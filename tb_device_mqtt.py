@@ -991,9 +991,11 @@ class _Link:
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
         except Exception as error:  # of MiniMQTT, of networks of boards, of `rejoin`
-            error = self._standin.error or getattr(error, "__cause__", None) or error
-            where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
-            self._lose(error if self._is_down else _connect_error(error, where))
+            if not self._is_down:  # else it is what joining raised
+                error = self._standin.error or getattr(error, "__cause__", None) or error
+                where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
+                error = _connect_error(error, where)
+            self._lose(error)
             if "pystack" in str(error):
                 raise  # exhausted: the program's own nesting is too deep
         finally:

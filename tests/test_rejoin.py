@@ -116,6 +116,16 @@ def test_what_joining_raises_is_the_reason_and_the_newer_one_replaces_the_older(
     assert board.reasons()[-1] == "Authentication failure"
 
 
+def test_the_reason_of_an_attempt_to_connect_is_not_told_of_one_to_join(clock, router):
+    board = Board(clock, router, PicoRadio)
+    board.pool.refuse = True
+    with pytest.raises(OSError, match="no server is listening"):
+        board.client.connect()
+    router.is_up = False
+    board.run(20)
+    assert board.reasons()[-1] == "No network with that ssid"
+
+
 def test_the_radio_that_is_down_is_told_before_the_5_s_are_over(clock, router):
     board = Board(clock, router, PicoRadio)
     board.go_online()
