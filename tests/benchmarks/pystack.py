@@ -26,6 +26,7 @@ _SO_FAR = {  # what is too deep for the smallest: it may shrink, it must not gro
     _IN_HANDLER + "send_telemetry with ts": 1376,
     _IN_HANDLER + "send_telemetry, lists in each other": 1936,
     _IN_HANDLER + "disconnect": 1344,
+    _IN_HANDLER + "request_attributes": 1344,
     _IN_HANDLER + "disconnect, connect": 1792,
 }
 
