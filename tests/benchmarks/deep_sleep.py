@@ -113,7 +113,7 @@ def _wake_up(link_ms, folder, pair):
                 "THINGSBOARD_HOST": "127.0.0.1",
                 "THINGSBOARD_PORT": str(proxy.port),
                 "THINGSBOARD_TOKEN": rig.TOKEN,
-                "THINGSBOARD_TLS": "/ca.pem" if pair else "",
+                "THINGSBOARD_TLS": "/ca.pem" if pair else "0",
             },
             check=True,
             capture_output=True,

@@ -168,7 +168,8 @@ def _first_once(driver, round_trip_s, authority):
 # --- wire ---
 
 
-_APART_S = 0.003  # readings that leave closer to each other tell their times
+_APART_S = 0.003  # readings that leave closer to each other tell their times,
+_BURST_S = 1.1  # and once one did, the others do so for a while
 
 
 def wire(messages=50, peers=(drivers.OURS, drivers.OURS_COMPACT, *drivers.PEERS[1:])):
@@ -254,6 +255,7 @@ def _wire_ours(messages):
         client.connect()
         rig.settle(client)
         start = _counts(pool)
+        time.sleep(_BURST_S)
         for _ in range(messages):
             time.sleep(_APART_S)
             client.send_telemetry(rig.reading(messages))
