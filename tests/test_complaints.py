@@ -189,7 +189,7 @@ def test_a_refused_token_is_explained_and_not_hammered_and_my_radio_can_be_reset
     with offline_client(server, access_token="expired") as client:
         client._link.backoff_ms = 1000  # as it is by itself
         client.on_state = reset_radio
-        with pytest.raises(TBRefusedError, match="access_token") as refused:
+        with pytest.raises(TBRefusedError, match="access token") as refused:
             client.connect()
         assert refused.value.code == 5
         run_for(client, 2)

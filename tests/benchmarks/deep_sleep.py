@@ -30,7 +30,7 @@ _CLIENT_ID = "tb-e660583883724a32"  # of the made-up board
 
 _READING = {"memory": 123456, "given_up": 0}
 _PAYLOAD = json.dumps(_READING, separators=(",", ":"))
-# Fixed header; "MQTT", level, flags, keep-alive; client id, token, empty password.
+# Fixed header; "MQTT", level, flags, keep-alive; client id, token.
 _CONNECT_BYTES = 2 + 10 + (2 + len(_CLIENT_ID)) + (2 + len(rig.TOKEN))
 _PUBLISH_BYTES = 2 + (2 + len("v2/t")) + 2 + len(_PAYLOAD)
 _DISCONNECT_BYTES = 2
