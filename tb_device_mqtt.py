@@ -3153,8 +3153,9 @@ class TBDeviceMqttClient(_MqttClient):
             raise ValueError("request id")
         request_id = int(request_id)
         request = loads(payload)  # first: without memory for it, it has to come again
-        method = request.get("method")
-        _check_name("method", method)
+        method = request.get("method")  # "" is possible from REST
+        if not isinstance(method, str):
+            raise TypeError(_must_be("method", "a string", method))
         reply = self._remember_rpc(request_id, crc32(payload))
         if reply is None:
             return

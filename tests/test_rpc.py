@@ -1134,3 +1134,14 @@ def test_calls_and_requests_share_no_number(client, device):
     topics = [topic.rsplit("/", 1)[1] for topic, _, _, _ in device.messages]
     assert sorted(map(int, topics)) == sorted(ids)
     assert all(json.loads(payload) is not None for _, payload, _, _ in device.messages)
+
+
+def test_an_rpc_without_a_method_is_answered_too(client, device):
+    @client.rpc("known")
+    def known(_params):
+        return 1
+
+    subscribed(client, device, RPC_REQUEST + "+")
+    reply = device.call_rpc("")
+    run_until(client, reply.done)
+    assert reply.result() == {"error": "LookupError: unknown method"}
