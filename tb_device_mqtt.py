@@ -684,12 +684,13 @@ _pool = _Pool()
 # `_link_acknowledged`, `_link_subscribed`, `_link_error`. In these the owner calls no handler; it
 # only queues the call. Two more are questions: `_link_has_room` and `_link_is_held`. The owner's
 # public settings (`connect_timeout`, `max_message_bytes`, ...) and `stats` are used as they are.
-# Only `poll` receives. All other methods append to what is to be sent and try once to send it. A
-# fault found there is kept, and the next poll ends the connection because of it.
+# Only `poll` receives (and `stop`, to throw away). All other methods append to what is to be sent
+# and try once to send it. A fault found there is kept, and the next poll ends the connection.
 # The one step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets
 # can't do otherwise. It is announced by the state "connecting", one poll before.
-# Loss goes one way: close the socket, forget the connection, move, tell the owner. What has to
-# outlive the connection (topics, messages) is subscribed and published again after the next one.
+# A lost connection always ends the same way, in `_close`: close the socket, forget the connection,
+# move to the next state, report it. What has to outlive the connection (topics, messages) is
+# subscribed and published again after the next one.
 
 _MOVES = {  # state: those that may follow
     _STOPPED: (_WAITING,),
@@ -925,7 +926,7 @@ class _Link:
             if not (self._is_down and self._radio):  # else it may come back by itself
                 self._due = self._rejoin_due
         if self._radio is None and self._socket is None:
-            self._is_down = self._rejoin is not None  # there is nobody to ask
+            self._is_down = self._rejoin is not None  # no radio can say
         self._close(_WAITING, reason)
 
     def _has_another_way(self, reason):
@@ -1557,12 +1558,12 @@ class _Outbox:
         self._last_captured_ms = 0
         self._bare: Any = None  # the last reading that left without a time of its own
         self._alone_at = ticks_ms()  # from then on the next may do so, too
-        self._progress_at = 0  # ticks: an acknowledgement, or when what is waited for was queued
+        self._progress_at = 0  # ticks: the last acknowledgement, or when the wait for one began
         self._epoch_ms = 0  # see `knows_time`
-        self._is_gated = False  # a gate was closed for what is to leave next
+        self._is_gated = False  # a gate is closed for the next message
         self._entries = []
         self._in_flight = 0  # entries, at the front
-        self._failures = 0  # losses with what is at the front; above 0 it travels alone
+        self._failures = 0  # of the message at the front; above 0 it travels alone
         self._bytes = 0
 
     def __len__(self):
@@ -1661,7 +1662,7 @@ class _Outbox:
         self._owner._message_ended(message, reason)
 
     def remove(self, message):
-        """Take *message* out; nobody is told."""
+        """Take *message* out, without a report to the owner."""
         place = self._entries.index(message)
         if place == 0:
             self._failures = 0
@@ -1805,7 +1806,7 @@ class _Outbox:
         return message.payload()
 
     def knows_time(self):
-        """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
+        """Whether times of capture can be sent. Keeps what turns a monotonic time into a ``ts``.
 
         Three clocks: `_now_ms` counts milliseconds from some start and is never set; `time.time()`
         is set, at the start of the board or later, and has whole seconds only; the difference of
@@ -2092,8 +2093,8 @@ class _MqttClient:
             "dropped": 0,
             "left_out": 0,  # keys, with strict=False
             "received": 0,
-            "unheard": 0,  # thrown away, as nobody polled, and not acknowledged
-            "unexpected": 0,  # received, and nobody could use it
+            "unheard": 0,  # thrown away, not acknowledged: too long without a poll
+            "unexpected": 0,  # received, without a handler or malformed
             "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
             "not_kept": 0,  # shared attributes: more than `shared` holds
             "handler_errors": 0,
@@ -2152,11 +2153,11 @@ class _MqttClient:
         raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
     def disconnect(self, timeout: float = 2) -> None:
-        """Send what is queued if that can be done soon, say DISCONNECT and close.
+        """Send the queued messages if there is time, then DISCONNECT, and close.
 
-        :param timeout: seconds for what is queued to be acknowledged, if online. 0: at once
+        :param timeout: seconds to wait for their acknowledgement, if online. 0: close at once
 
-        What is left stays queued; requests fail. Twice: no harm.
+        Messages that are left stay queued; requests fail. A second call does no harm.
         """
         _check_number("timeout", timeout, 0, 86400)
         self._check_thread()
@@ -2176,7 +2177,7 @@ class _MqttClient:
         self.disconnect()
 
     def check_for_msg(self) -> int:
-        """Send, receive, reconnect, call handlers: what is due, without waiting for anything.
+        """Do whatever is due (send, receive, reconnect, call handlers) and return at once.
 
         Call it often, at least several times a second. Only an attempt to connect takes longer
         than some milliseconds, see `connect_timeout`.
@@ -2453,7 +2454,7 @@ class _MqttClient:
     def _wait_for_room(self, size):
         """Wait for as long as the server acknowledges, if the queue is full."""
         if not self.connected and sys.implementation.name != "cpython":
-            gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
+            gc.collect()  # else the queued message stays in memory behind the garbage of its call
         while self.connected and not self._outbox.has_room(1, size):
             self._move_on()
             if not self._outbox.is_moving():
@@ -2515,7 +2516,7 @@ class _MqttClient:
           kept before. They enter the queue, and `keep` is called for them
 
         ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``. These five must
-        not send. What is in the queue already is not kept: attach first, then send.
+        not send. Messages queued before are not kept: attach first, then send.
 
         What a method raises is counted in ``stats["handler_errors"]``, and the message goes its
         way as if the companion were not there; but what ``kept`` raises is raised here, and
@@ -2546,7 +2547,7 @@ class _MqttClient:
         :param bool retain: ThingsBoard ignores it
         :return: message id
 
-        ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
+        ThingsBoard acknowledges and drops messages to topics that it does not know.
         """
         flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
         _check_topic(topic)
@@ -2592,7 +2593,7 @@ class _MqttClient:
         return self._unlisten(known)
 
     def _unlisten(self, topics):
-        """Unsubscribe from those to which nobody listens any more."""
+        """Unsubscribe from the topics that have no callback and that the client does not need."""
         gone = []
         for topic in topics:
             try:
