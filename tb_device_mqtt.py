@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """ThingsBoard device client for CircuitPython: telemetry, attributes, RPC and claiming over MQTT.
 
-The main loop is yours; the client gets a slice of it at every `check_for_msg` and gives it back
-within microseconds. Every message is either delivered or reported as dropped::
+The main loop is yours; the client works inside `check_for_msg`, which does what is due and
+returns at once. Only an attempt to connect blocks. Every message is either delivered or reported
+as dropped::
 
     from tb_device_mqtt import TBDeviceMqttClient
 
@@ -19,19 +20,21 @@ within microseconds. Every message is either delivered or reported as dropped::
     while True:
         client.check_for_msg()
 
-The rooms of this file, top to bottom; each uses only those above it, and only by their methods:
+The rooms of this file, top to bottom. Each calls only those above it. The link and the outbox also
+report upward, to their owner, the client:
 
-* words and limits: topics, packet types, defaults, states, errors
+* words: topics, packet types, limits, states and errors
 * pure functions of plain values: packets, checking, splitting
-* `_StandIn`: what MiniMQTT is given as its pool, its TLS context and its socket
-* `_Link`: bytes, packets and timers of one MQTT connection; it has never heard of ThingsBoard
+* networks: socket pool, TLS context, joining the network again
+* `_StandIn`, `_Pool`: what MiniMQTT gets as its socket pool and its socket
+* `_Link`: bytes, packets and timers of one MQTT connection; knows nothing of ThingsBoard
 * `_Message`, `_Outbox`: the bounded queue, what is in flight, batches, times of capture
-* `_Request`, `_Reply`, `SharedAttributes`: questions that wait, RPCs that were answered, the mirror
-* `_MqttClient`: connecting, polling, events, plain MQTT; it has never heard of a socket
+* `_Request`, `_Reply`, `SharedAttributes`: open requests, answered RPCs, last known attributes
+* `_MqttClient`: connecting, polling, events, plain MQTT; knows nothing of sockets
 * `TBDeviceMqttClient`: what ThingsBoard adds, its topics and JSON
 
-MiniMQTT keeps the settings, the credentials, the will, TLS and the way to a socket, and builds
-CONNECT. Its loop is never called: that one waits a second even when there is nothing to read.
+MiniMQTT keeps keep_alive, the client id, the credentials and the will, opens the socket and builds
+CONNECT. Its loop is never called: it waits a second even when there is nothing to read.
 """
 
 __version__ = "0.1.0"
@@ -82,7 +85,7 @@ gc.collect()  # a board's memory never moves: what the imports left would lie be
 # --- words: topics ----------------------------------------------------------------------------
 # ThingsBoard's device topics, MQTT Device API reference; server: MqttTopics.java.
 
-_TELEMETRY = const(0)  # places in the two rows below
+_TELEMETRY = const(0)  # places in both lists of topics below
 _ATTRIBUTES = const(1)
 _ATTRIBUTES_REQUEST = const(2)
 _ATTRIBUTES_RESPONSE = const(3)
@@ -99,12 +102,12 @@ _TOPICS = const(
         "v1/devices/me/rpc/response/",
     )
 )
-# One text until a client wants them: six strings would take memory of every board.
+# One text, split by a client with compact=True: six strings would take memory of every board.
 _COMPACT_TOPICS = const("v2/t v2/a v2/a/req/ v2/a/res/ v2/r/req/ v2/r/res/")
 _CLAIM = const("v1/devices/me/claim")
 
-# What ThingsBoard may send: the place of its topic, the method that takes it. The longest first,
-# since the topic of attributes is the beginning of the one of their responses.
+# What ThingsBoard may send: the place of its topic, the method that takes it. Attribute responses
+# come first, because their topic begins with the topic of attributes.
 _INBOUND = (
     (_ATTRIBUTES_RESPONSE, "_on_answer"),
     (_ATTRIBUTES, "_on_attributes"),
@@ -137,12 +140,12 @@ _OVERHEAD_BYTES = const(64)  # what a queued message takes beside its payload
 _STAMP_BYTES = const(40)  # what its time adds to a reading, at most
 _BUFFER_BYTES = const(1024)  # receive buffer; a longer message gets a buffer of its own
 _BATCH_BYTES = const(1024)  # late readings that travel as one message
-_APART_MS = const(2)  # readings that leave closer to each other may get one time on the server
-_TRIP_MS = const(100)  # on the way to the server a reading has got its time after so long
-_FAST_MS = const(20)  # acknowledged so soon: the next may arrive in the same millisecond
-_BURST_MS = const(1000)  # after a reading that told its time all others do, for so long
+_APART_MS = const(2)  # readings sent closer together may get the same time on the server
+_TRIP_MS = const(100)  # after so long the server has given a reading on its way its time
+_FAST_MS = const(20)  # after a PUBACK within this time the next reading waits _APART_MS
+_BURST_MS = const(1000)  # after a reading sent with its time, so long all have theirs
 _WINDOW = const(32)  # QoS 1 packets in flight: over a round trip of 80 ms 400 a second
-_MAX_FAILURES = const(8)  # as the pauses grow, two minutes of a server that hangs up
+_MAX_FAILURES = const(8)  # lost connections until a message is dropped: about two minutes
 _MAX_REQUESTS = const(64)  # that wait for their answers
 _MAX_SHARED = const(256)  # shared attributes that are kept
 _MAX_MESSAGES = const(16)  # that wait for their handlers; then nothing more is read
@@ -156,12 +159,12 @@ _MAX_DEPTH = const(6)  # nesting of a value; each level takes from a board's sma
 _SHARED_TIMEOUT_S = const(300)  # sooner, answers above max_message_bytes would cost air time
 _RPC_MEMORY = const(4)  # answered RPCs that are remembered, to answer them again
 _RPC_MEMORY_MS = const(300000)
-_EVENTS_MS = const(100)  # in one poll no further handler is called after so long
-_UNATTENDED_MS = const(2000)  # without a poll, sending takes over what the poll does for the link
+_EVENTS_MS = const(100)  # a poll calls no further handler after so long
+_UNATTENDED_MS = const(2000)  # after so long without a poll, sending connects, too
 _MOVE_MS = const(5)  # between two looks at the link by calls that send
-_STALL_MS = const(2000)  # so long without an acknowledgement a full queue is waited for
-_ATTEMPT_BYTES = const(4096)  # what TCP and CONNECT need, and
-_TLS_BYTES = const(17408)  # TLS, in one piece: a record of 16 KB and its frame
+_STALL_MS = const(2000)  # sending to a full queue gives up after so long without a PUBACK
+_ATTEMPT_BYTES = const(4096)  # free memory for an attempt without TLS
+_TLS_BYTES = const(17408)  # with TLS, in one piece: a record of 16 KB and its frame
 _FAREWELL_MS = const(500)  # for the server to close after DISCONNECT
 
 _TIMER_MS = const(100)
@@ -170,14 +173,14 @@ _ACK_TIMEOUT_MS = const(20000)
 _PING_TIMEOUT_MS = const(10000)
 _BACKOFF_MAX_MS = const(60000)
 _BACKOFF_LAST = const(10)  # attempts after which the pause is the longest in any case
-_SETTLED_MS = const(10000)  # online for so long: the attempts before count no more
+_SETTLED_MS = const(10000)  # online for so long: the next pause is short again
 _RADIO_MS = const(500)
-_REJOIN_MS = const(5000)  # the radio has been down for so long
+_REJOIN_MS = const(5000)  # the radio is down for so long: join again
 _DEEP_CHECK_MS = const(1000)  # Pico W never reports a reset connection as readable
 _SPI_GAP_MS = const(60)  # a look at AirLift or WIZnet costs milliseconds of SPI
 _SPI_SLICE_BYTES = const(256)
 _CLOCK_SET_S = const(1700000000)  # below, the clock still counts from the board's start
-_CLOCK_STEP_MS = const(2000)  # more than that is a set clock, not time.time()'s whole seconds
+_CLOCK_STEP_MS = const(2000)  # beyond, the clock was set; below, time.time() has whole seconds
 
 # --- words: states and errors ------------------------------------------------------------------
 
@@ -197,7 +200,7 @@ no device has it""")
 
 
 class TBError(Exception):
-    """What the server or the connection did to us; the parent of the other two."""
+    """A failure of the server or the connection; the base class of the other two."""
 
 
 class TBTimeoutError(TBError):
@@ -255,8 +258,8 @@ def _find_body(data, size):
 
 # --- pure: checking what is to be sent ---------------------------------------------------------
 # ThingsBoard closes the connection on a payload that it dislikes and stores some others as text.
-# Such a payload never leaves: the caller is told the key. *left_out*, a function, gets the error of
-# one key and raises it, or that key alone is left out.
+# Such a payload is never sent: an error names the key. The function *left_out* gets that error. It
+# raises it, or returns, and then that key alone is left out.
 
 
 _SENDABLE = const("a finite 64 bit number, string, list or dict")
@@ -316,7 +319,7 @@ def _is_markup(key):
 
 
 def _check_value(key, value, depth):
-    """*value* as it may be sent, None only at a *depth*; an error names *key*."""
+    """*value* as it may be sent; None only inside another value (*depth* > 0)."""
     if isinstance(value, (bool, str)) or (value is None and depth):
         return value
     if isinstance(value, (int, float)):
@@ -339,9 +342,9 @@ def _check_value(key, value, depth):
 
 
 def _fit(key, number, depth):
-    """A number that the server stores as one (JsonConverter.java); inside a value any finite one.
+    """*number* so that the server stores it as a number; inside a value any finite one.
 
-    It stores as text what is beyond 64 bits, or has more than 16 decimals.
+    Beyond 64 bits or with more than 16 decimals it would store a text, see JsonConverter.java.
     """
     is_int = isinstance(number, int)
     if is_int and not depth:
@@ -451,7 +454,7 @@ def _as_int(value):
 
 
 def _check_number(name, value, lowest, limit, kind=(int, float)):
-    """A number; what is none is not shown: it may be a secret, given in the wrong place."""
+    """A number. Anything else is not shown: it may be a secret, given in the wrong place."""
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if is_number and lowest <= value <= limit:
         return value
@@ -475,7 +478,7 @@ def _check_payload(payload):
 
 
 def _network(network_adapter, radio):
-    """``(socket pool, TLS context or None, radio)`` of what the user gave, or of what is there."""
+    """``(socket pool, TLS context or None, radio)`` of the arguments, or of the board's own."""
     if network_adapter is not None:
         return network_adapter.get_socket_pool(), network_adapter.get_ssl_context(), None
     if radio is None and sys.implementation.name == "circuitpython":
@@ -490,10 +493,10 @@ def _network(network_adapter, radio):
 
 
 def _way_to_rejoin(rejoin, radio):
-    """What brings the network back, a function and its arguments; or None.
+    """The function that brings the network back, with its arguments; or None.
 
-    A board's own Wi-Fi joins by settings.toml when the board starts. Later nothing tries again: on
-    the Pico W never, on Espressif not after a router that was away for a while
+    CircuitPython joins the Wi-Fi of settings.toml when the board starts. Later it does not try
+    again: on the Pico W never, on Espressif not after a router that was away for a while
     (ports/espressif/common-hal/wifi/__init__.c, STA_DISCONNECTED).
     """
     if rejoin:
@@ -509,9 +512,9 @@ def _way_to_rejoin(rejoin, radio):
 
 
 def _tls_context(tls, context):
-    """What *tls* asks for: nothing, True, the path of a CA file, or a context. *context*: ours.
+    """The TLS context for *tls*, or None. *context* is the network's own, used if *tls* is True.
 
-    None and False alone mean no TLS; all else that can't be used is an error.
+    Only None and False mean no TLS; anything else that can't be used is an error.
     """
     if tls is None or tls is False or hasattr(tls, "wrap_socket"):
         return tls or None
@@ -583,11 +586,11 @@ class _StandIn:
         self.connect_timeout = None  # seconds, for TCP and TLS
         self.turn = 0  # which of the addresses of the host is tried next
         self.has_more = False  # whether another address is to be tried in this round
-        self.error = None
+        self.error = None  # what the pool or socket raised, see `_call`
         self.sockets = []  # the open one; with TLS behind it what TLS made of it
 
     def _call(self, method, args, **options):
-        """Call *method*, and keep what it raises, if MiniMQTT hides that behind its own error."""
+        """Call *method*, and keep what it raises: MiniMQTT replaces it by an error of its own."""
         try:
             return method(*args, **options)
         except (OSError, RuntimeError, MemoryError) as error:
@@ -605,7 +608,7 @@ class _StandIn:
         return [found[place]]
 
     def socket(self, *args):
-        self.close()  # what there was no memory to close
+        self.close()  # a socket left open when memory ran out
         self.sockets.append(self._call(self.pool.socket, args))
         self.sent = bytearray()
         self._answer = _packet(_CONNACK, bytes(2))
@@ -625,7 +628,7 @@ class _StandIn:
         """MiniMQTT's timeouts are for its own waiting, which never happens."""
 
     def send(self, data):
-        if self.sockets:  # else it is DISCONNECT, which nobody is to get
+        if self.sockets:  # else it is MiniMQTT's DISCONNECT, which must not go out
             self.sent.extend(data)
         return len(data)
 
@@ -651,7 +654,7 @@ class _StandIn:
         return _packet(_CONNECT, bytes(body))
 
     def close(self):
-        """Close both: after a failed handshake a board leaves the one below TLS open."""
+        """Close all `sockets`: after a failed handshake a board leaves the one below TLS open."""
         while self.sockets:
             try:
                 self.sockets[-1].close()
@@ -661,9 +664,9 @@ class _StandIn:
 
 
 class _Pool:
-    """What MiniMQTT is given as pool: one for all clients, since ConnectionManager forgets none.
+    """The socket pool for MiniMQTT. One for all clients: ConnectionManager keeps every pool.
 
-    It passes on to the stand-in of the attempt that is under way; each thread may have one.
+    It passes calls on to the stand-in of the current attempt, of which each thread may have one.
     """
 
     standins: Any = {}  # by thread
@@ -676,19 +679,22 @@ _pool = _Pool()
 
 
 # --- _Link: theory -----------------------------------------------------------------------------
-# One MQTT 3.1.1 connection that never waits. Its owner calls `poll` often; what the link has to
-# say it says by five methods of the owner: `_link_moved` (the state changed), `_link_message`,
-# `_link_acknowledged`, `_link_subscribed`, `_link_error`. The owner only notes what it is told.
-# Bytes come and go in `poll` alone; all else only appends to what is to be sent and tries once to
-# send it. A fault found there is kept, and the next poll ends the connection because of it.
+# One MQTT 3.1.1 connection that never waits. Its owner, the client, calls `poll` often. The link
+# reports by five methods of the owner: `_link_moved` (the state changed), `_link_message`,
+# `_link_acknowledged`, `_link_subscribed`, `_link_error`. In these the owner calls no handler; it
+# only queues the call. Two more are questions: `_link_has_room` and `_link_is_held`. The owner's
+# public settings (`connect_timeout`, `max_message_bytes`, ...) and `stats` are used as they are.
+# Only `poll` receives (and `stop`, to throw away). All other methods append to what is to be sent
+# and try once to send it. A fault found there is kept, and the next poll ends the connection.
 # The one step that blocks is an attempt to connect: DNS, TCP and TLS, which CircuitPython's sockets
 # can't do otherwise. It is announced by the state "connecting", one poll before.
-# Loss goes one way: close the socket, forget the connection, move, tell the owner. What has to
-# outlive the connection (topics, messages) is subscribed and published again after the next one.
+# A lost connection always ends the same way, in `_close`: close the socket, forget the connection,
+# move to the next state, report it. What has to outlive the connection (topics, messages) is
+# subscribed and published again after the next one.
 
 _MOVES = {  # state: those that may follow
     _STOPPED: (_WAITING,),
-    _WAITING: (_CONNECTING, _WAITING, _STOPPED),  # an AirLift that does not answer
+    _WAITING: (_CONNECTING, _WAITING, _STOPPED),  # waiting again: an AirLift did not answer
     _CONNECTING: (_ONLINE, _WAITING, _STOPPED),
     _ONLINE: (_WAITING, _STOPPED),
 }
@@ -738,7 +744,7 @@ def _connect_error(error, where):
 
 
 def _unexpected(data, state):
-    """The words for *data* that is no packet of MQTT, or not in its place."""
+    """The error text for *data* that is not an MQTT packet, or not one that may come now."""
     head = data[0]
     is_first = head == 0x48 and state == _CONNECTING
     if is_first or bytes(data[:4]) == b"HTTP":  # /1.1 400 Bad Request
@@ -750,6 +756,8 @@ def _unexpected(data, state):
 
 
 class _Link:
+    """One MQTT connection, and the next after it is lost; see above."""
+
     backoff_ms = 1000  # the longest first pause; the next are twice as long each
 
     def __init__(self, owner, settings, pool, radio, rejoin):
@@ -769,7 +777,7 @@ class _Link:
         )
         self.state = _STOPPED
         self.error = None  # why there is no connection
-        self._is_told = True  # the owner knows the state
+        self._is_told = True  # `state` was reported to the owner
         self._attempts = 0  # since a connection lasted
         self._sends_early = True  # packets leave behind CONNECT, before its CONNACK
         self._topics = {}  # filter -> QoS
@@ -786,7 +794,7 @@ class _Link:
         """No connection (any more). Takes no memory: it has to succeed. The topics stay."""
         self._socket = None
         self._ready = None  # asks the system whether there is something to read
-        self._fault = None  # what the next poll has to end the connection for
+        self._fault = None  # an error for which the next poll ends the connection
         self._awaited.clear()
         self._next_id = _SUBSCRIBE_IDS + 1  # of a SUBSCRIBE or UNSUBSCRIBE
         self._early_id = 0  # packet id of the first message before CONNACK, until acknowledged
@@ -798,9 +806,9 @@ class _Link:
         self._buffer = self._own_buffer
         self._filled = 0  # bytes in the buffer
         self._done = 0  # bytes, from its start and maybe beyond, that nobody needs any more
-        self._unread = 0  # bytes from the packet id of a message on, whose topic goes by
+        self._unread = 0  # of a message with a too long topic: bytes from its packet id on
         self._last_number = b""  # the packet id of the last message that has one
-        self._may_hold_more = False  # the last read did not say that nothing is left
+        self._may_hold_more = False  # the last read may have left something
         self._is_pinged = False  # PINGRESP is expected
 
     # --- _Link: state --------------------------------------------------------------------------
@@ -812,7 +820,7 @@ class _Link:
         self.state = state
         self._is_told = False
         self._owner._link_moved(state, reason, was_cut)
-        self._is_told = True  # else memory ran out, and the next poll tells it
+        self._is_told = True  # not reached if memory ran out: the next poll reports it
 
     def set_connection(self, host, port, username, password, context, credential):
         """Where the next attempt leads, and who we are. *credential*: what may be refused."""
@@ -903,8 +911,8 @@ class _Link:
     def _lose(self, reason):
         """The connection, or the attempt, is over; plan the next one.
 
-        At once, and `connect` goes on, where another way is left. Otherwise after a pause: two
-        clients on one token throw each other out, which must not become a race.
+        If there is another way to try, at once, and `connect` goes on waiting. Otherwise after a
+        pause: two clients with one token disconnect each other, which must not become a race.
         """
         another = self._has_another_way(reason)
         self.error = None if another else reason
@@ -918,24 +926,24 @@ class _Link:
             if not (self._is_down and self._radio):  # else it may come back by itself
                 self._due = self._rejoin_due
         if self._radio is None and self._socket is None:
-            self._is_down = self._rejoin is not None  # there is nobody to ask
+            self._is_down = self._rejoin is not None  # no radio can say
         self._close(_WAITING, reason)
 
     def _has_another_way(self, reason):
-        """Whether the next attempt will be another one:
+        """Whether the next attempt will differ from this one:
 
-        * the server may not bear, or forget, what precedes its CONNACK, as ThingsBoard before 3.3:
-          from now on nothing does
+        * ThingsBoard before 3.3 may close on, or forget, packets sent before its CONNACK: from now
+          on none is
         * the host has another address
         """
         is_early = self._early_id and self._sends_early
-        is_left_out = is_early and isinstance(reason, (OSError, TBTimeoutError))
-        if is_left_out:
+        is_early_fault = is_early and isinstance(reason, (OSError, TBTimeoutError))
+        if is_early_fault:
             self._sends_early = False
         if self.state != _CONNECTING:
-            return is_left_out
+            return is_early_fault
         self._standin.turn += 1  # the next address
-        return is_left_out or (self._socket is None and self._standin.has_more)
+        return is_early_fault or (self._socket is None and self._standin.has_more)
 
     # --- _Link: an attempt ---------------------------------------------------------------------
 
@@ -970,7 +978,7 @@ class _Link:
     def _open(self):
         """Join the network if it is gone; DNS, TCP, TLS.
 
-        What MiniMQTT wanted to send goes out without waiting.
+        CONNECT, as MiniMQTT built it, is then sent without waiting.
         """
         # The least pause, if there is no memory left to plan one.
         self._due = ticks_add(ticks_ms(), self.backoff_ms)
@@ -991,7 +999,7 @@ class _Link:
             self.mqtt.connect(clean_session=self._owner.clean_session)
             self._adopt()
         except Exception as error:  # of MiniMQTT, of networks of boards, of `rejoin`
-            if not self._is_down:  # else it is what joining raised
+            if not self._is_down:  # else joining raised it
                 error = self._standin.error or getattr(error, "__cause__", None) or error
                 where = "%s port %d" % (self.mqtt.broker, self.mqtt.port)
                 error = _connect_error(error, where)
@@ -1002,7 +1010,7 @@ class _Link:
             _pool.standins.pop(_thread_id(), None)
 
     def _adopt(self):
-        """Take the real socket over. Never again is it given time to wait."""
+        """Take over the real socket. From now on it is non-blocking."""
         standin = self._standin
         sockets, standin.sockets = standin.sockets, []
         try:  # closes nothing, and ConnectionManager lets go of the stand-in
@@ -1044,13 +1052,13 @@ class _Link:
         * acknowledgements: since the last one came
         * PINGRESP: since PINGREQ, or since the last bytes came, behind which it may be
 
-        What may have come already and was not read yet is not missed.
+        As long as something may be unread, no acknowledgement or PINGRESP is taken for missing.
         """
         if self._unsent:
             self._expect("acknowledgement", self._sent_at, limit_ms)  # TCP's
             self._acked_at = now
         if self.state == _CONNECTING:
-            # Half of it where the fault may be ours: `connect` waits for a second attempt, too.
+            # Half of it if packets went out early: then `connect` has time for a second attempt.
             limit_ms = _CONNACK_TIMEOUT_MS >> (1 if self._early_id else 0)
             self._expect("CONNACK", self._moved_at, limit_ms)
             return
@@ -1068,7 +1076,7 @@ class _Link:
             raise TBTimeoutError("no %s in %g s" % (name, limit / 1000))
 
     def _ping_if_silent(self, now, ping_ms):
-        """So long without a byte from one side: ask, which also shows that we live."""
+        """Send PINGREQ if one side has been silent for *ping_ms*."""
         silent_ms = ticks_diff(now, self._sent_at)
         if not self._is_pinged:
             silent_ms = max(silent_ms, ticks_diff(now, self._heard_at))
@@ -1101,7 +1109,7 @@ class _Link:
         return _TLS_BYTES if self._standin.context else _ATTEMPT_BYTES
 
     def publish(self, topic, payload, flags, packet_id):
-        """Send what `can_send`; *flags* as in the packet. The owner is told the PUBACK."""
+        """Send a message, if `can_send`; *flags* as in the packet. `_link_acknowledged` follows."""
         self.topic = topic
         identifier = b""
         if flags & _QOS_1:
@@ -1140,7 +1148,7 @@ class _Link:
         packet_id = self._next_id
         if not topics:
             return packet_id  # while offline that of the SUBSCRIBE to come
-        # The one above the last is the first.
+        # After 0xFFFF they begin again.
         self._next_id = packet_id % 0xFFFF + 1 | _SUBSCRIBE_IDS
         self._await(packet_id, list(topics) if head == _SUBSCRIBE else ())
         parts = [packet_id.to_bytes(2, "big")]
@@ -1260,8 +1268,8 @@ class _Link:
             if self._take_packet():
                 continue
             size = self._call_socket(self._socket.recv_into, self._buffer[self._filled :])
-            if size == 0:  # it has ended; an AirLift has to be asked
-                socket = getattr(self._socket, "_socket", self._socket)  # inside its TLS
+            if size == 0:  # closed by the server; on an AirLift perhaps just nothing to read
+                socket = getattr(self._socket, "_socket", self._socket)  # inside its TLS socket
                 if not (self._is_airlift and self._call_socket(socket._connected)):
                     raise self._line_error(None)
             if size <= 0:
@@ -1278,7 +1286,7 @@ class _Link:
             return self._acknowledge_unread()
         head = self._buffer[0]
         try:
-            # CONNACK is the first packet and no other; what is no MQTT may never be complete.
+            # CONNACK has to be the first packet. Checked now: other data may never be complete.
             if self._filled and (head == _CONNACK) != (self.state == _CONNECTING):
                 raise ValueError
             start, end = _find_body(self._buffer, self._filled)
@@ -1415,7 +1423,7 @@ class _Link:
         # Each kind has its ids. SUBACK has a code for each topic, section 3.9.3.
         if (packet_id < _SUBSCRIBE_IDS) != (kind == _PUBACK) or len(body) != 2 + len(topics):
             raise ValueError
-        if self._early_id in (0, packet_id):  # else it may be forgotten, whatever came later
+        if self._early_id in (0, packet_id):  # else the first early packet is still awaited
             self._early_id = 0
             self._acked_at = ticks_ms()
         if kind == _PUBACK:
@@ -1425,31 +1433,33 @@ class _Link:
             if code not in (0, 1, 2, 0x80):
                 raise ValueError
             self._owner._link_subscribed(topic, code)
-        self._awaited.pop(packet_id, None)  # only now: if memory ran out, it is missed
+        self._awaited.pop(packet_id, None)  # last: if memory runs out before, a timeout follows
         if not self._awaited:
             self.topic = None
 
 
 # --- _Outbox: theory ---------------------------------------------------------------------------
 # Whatever is to be sent enters at the end of one bounded list. The entries at its front are in
-# flight: sent, and not yet acknowledged. PUBACK ends an entry of QoS 1, leaving ends one of QoS 0;
-# `report` is called then, and when an entry is dropped. When the connection is lost, all begin
-# again from the front. From then on the front travels alone until it is acknowledged: so a message
-# after which the server hangs up is found, and dropped after some losses, and the others go on.
-# The server keeps one value of a key for each millisecond, the last. So only a reading that leaves
-# alone and at once gets the server's time; every other one (that waited, before CONNACK, sent
-# again, behind one that is not acknowledged) tells its own, and those travel together. Two times of
-# both kinds must not meet: a reading that follows before the acknowledgement moves 100 ms away, and
-# a burst that has begun to tell times goes on. As long as the board's clock is not set readings
-# leave one by one, each behind the acknowledgement of the one before: sent 30 ms apart, they arrive
-# together where the network has paused.
-# Before a packet leaves the gates of companions are asked; a closed one holds all that waits.
+# flight: sent, and not yet acknowledged. An entry of QoS 1 ends with its PUBACK, one of QoS 0 when
+# it is sent; the owner's `_message_ended` is called then, and when an entry is dropped. When the
+# connection is lost, all are sent again from the front, and the front travels alone until it is
+# acknowledged: so a message that makes the server close is found, and dropped after some losses,
+# and the others go on.
+# The server keeps one value of a key for each millisecond, the last. So only a reading that is sent
+# alone and at once gets the server's time. Every other one (it waited, was sent again, or follows
+# one that is not acknowledged) is sent with its time of capture, and those travel together. A
+# server's time and a time of capture must not coincide: a reading that follows before the
+# acknowledgement gets a time 100 ms later, and for a second after a reading with its time, all have
+# theirs. While the board's clock is not set, readings are sent one by one, each after the
+# acknowledgement of the one before: even 30 ms apart they may arrive together, after a pause of the
+# network.
+# Before a packet is sent, the gates of companions are asked; a closed one holds all that waits.
 
 
 class _Message:
     """An entry of the outbox: kept until it is delivered or dropped."""
 
-    id = 0  # given with each place in the queue
+    id = 0  # a new one each time it is queued
 
     def __init__(self, topic, parts, flags=_QOS_1, is_telemetry=False, is_timed=False):
         self.topic = topic
@@ -1459,8 +1469,8 @@ class _Message:
         self.is_timed = is_timed  # its readings have a time of their own
         self.is_queued = False
         self.put_at = 0  # ticks
-        self.captured_ms = 0  # of telemetry: likewise, on a clock that never wraps
-        self.packet_id = 0  # of the packet that it left in; readings may share one
+        self.captured_ms = 0  # of telemetry: when it was taken, as `_now_ms` counts
+        self.packet_id = 0  # of the packet it was sent in; readings may share one
 
     def size(self):
         """Bytes of `payload`."""
@@ -1474,11 +1484,11 @@ class _Message:
         return self.size() + len(self.parts) * _STAMP_BYTES
 
     def payload(self):
-        """What leaves if it leaves as it is."""
+        """The payload without times of capture added."""
         return self.parts[0] if len(self.parts) == 1 else _join(self.parts)
 
     def extend(self, ts, text, limit):
-        """Add a reading, if it is of the same kind and there is room; whether it was added."""
+        """Add a reading of the same kind, if there is room; returns whether it was added."""
         room = limit - self.size() - _STAMP_BYTES * (1 if self.is_timed else len(self.parts) + 1)
         if (ts is not None) != self.is_timed or (self.parts and room <= len(text)):
             return False
@@ -1535,7 +1545,7 @@ def _join(texts):
 
 
 class _Outbox:
-    """The bounded queue. *report*(message, reason) is called when an entry ends."""
+    """The bounded queue. Its owner gets `_message_ended` when an entry ends, see above."""
 
     def __init__(self, link, owner, max_size, max_bytes, stamp, gates):
         self._link = link
@@ -1548,12 +1558,12 @@ class _Outbox:
         self._last_captured_ms = 0
         self._bare: Any = None  # the last reading that left without a time of its own
         self._alone_at = ticks_ms()  # from then on the next may do so, too
-        self._progress_at = 0  # ticks: an acknowledgement, or when what is waited for was queued
+        self._progress_at = 0  # ticks: the last acknowledgement, or when the wait for one began
         self._epoch_ms = 0  # see `knows_time`
-        self._is_gated = False  # a gate was closed for what is to leave next
+        self._is_gated = False  # a gate is closed for the next message
         self._entries = []
         self._in_flight = 0  # entries, at the front
-        self._failures = 0  # losses with what is at the front; above 0 it travels alone
+        self._failures = 0  # of the message at the front; above 0 it travels alone
         self._bytes = 0
 
     def __len__(self):
@@ -1602,9 +1612,9 @@ class _Outbox:
         )
 
     def check_room(self, messages):
-        """What would not even fit into an empty queue is refused as a whole.
+        """Refuse as a whole what would not even fit into an empty queue.
 
-        :raises ValueError: it names the limit
+        :raises ValueError: the text names the limits
         """
         size = sum(map(_Message.size, messages)) + len(messages) * _OVERHEAD_BYTES
         if len(messages) > self._max_size or size > self._max_bytes:
@@ -1623,7 +1633,7 @@ class _Outbox:
         return words + self._owner.why_offline()
 
     def _choose_victim(self):
-        """The oldest telemetry; what waits before what is in flight. Without any, what waits."""
+        """The oldest telemetry that waits, else the oldest in flight, else the first that waits."""
         waiting = self._entries[self._in_flight :]
         for message in waiting + self._entries[: self._in_flight]:
             if message.is_telemetry:
@@ -1631,7 +1641,7 @@ class _Outbox:
         return waiting[0]
 
     def shrink(self):
-        """Let a quarter of the readings that wait go: their memory is needed to connect."""
+        """Drop readings that wait, a quarter of the queue: their memory is needed to connect."""
         for _ in range(len(self._entries) // 4 + 1):
             if self.is_waiting() and self._choose_victim().is_telemetry:
                 self._drop(self._choose_victim(), "too little memory left to connect")
@@ -1652,7 +1662,7 @@ class _Outbox:
         self._owner._message_ended(message, reason)
 
     def remove(self, message):
-        """Take *message* out; nobody is told."""
+        """Take *message* out, without a report to the owner."""
         place = self._entries.index(message)
         if place == 0:
             self._failures = 0
@@ -1711,7 +1721,7 @@ class _Outbox:
         self._alone_at = ticks_add(ticks_ms(), _APART_MS if is_bare else _BURST_MS)
 
     def _may_send(self, topic, points):
-        """Ask the gates. An error of one is counted, and no objection."""
+        """Ask the gates. If one raises, that is counted and means yes."""
         for gate in self._gates:
             if not self._owner._call(gate.may_send, (topic, points)):
                 self._is_gated = True
@@ -1790,13 +1800,13 @@ class _Outbox:
         return _join(readings)
 
     def lasting_payload(self, message):
-        """What leaves if it leaves after a restart: with times of capture, if they are told."""
+        """The payload for a companion to keep: with times of capture, if the clock is set."""
         if message.is_telemetry and not message.is_timed and self.knows_time():
             return self._stamp((message,))
         return message.payload()
 
     def knows_time(self):
-        """Whether times are told, and if so what makes a monotonic time a ThingsBoard ``ts``.
+        """Whether times of capture can be sent. Keeps what turns a monotonic time into a ``ts``.
 
         Three clocks: `_now_ms` counts milliseconds from some start and is never set; `time.time()`
         is set, at the start of the board or later, and has whole seconds only; the difference of
@@ -1821,7 +1831,7 @@ class _Outbox:
             if message.packet_id == packet_id:
                 self._owner.stats["acknowledged"] += 1
                 self.remove(message)
-                if message is self._bare:  # it may have got its time just now
+                if message is self._bare:  # the server may have given it its time just now
                     self._last_captured_ms = max(self._last_captured_ms, _now_ms() + 1)
                     now = ticks_ms()
                     is_fast = 0 <= ticks_diff(now, self._alone_at) < _FAST_MS
@@ -1838,8 +1848,8 @@ class _Outbox:
         for message in self._entries[: self._in_flight]:
             message.flags |= _DUP
         # The first loss with anything in flight is a mark against the front: it travels alone from
-        # then on. A further one is a mark if the server went away and all of the front had gone
-        # out, or if there was no memory to send it, which is waited for until that is a timeout.
+        # then on. A further one is a mark if the server closed after the front was sent in full, or
+        # if there was no memory to send it until the connection timed out.
         is_marked = self._in_flight > 0
         if self._failures:
             is_tried = is_marked or isinstance(reason, TBTimeoutError)
@@ -1901,11 +1911,11 @@ class SharedAttributes:
 
     It keeps 256 keys at most, and as many bytes of JSON as `TBDeviceMqttClient.max_message_bytes`.
     What does not fit any more is counted in ``stats["not_kept"]`` and reported once; subscriptions
-    are told it all the same.
+    still get it.
     """
 
     is_known: bool = False
-    """Whether the server has said all that it knows, since `TBDeviceMqttClient.shared` was used."""
+    """True once the server has sent all shared attributes, after the first use of `shared`."""
 
     def __init__(self) -> None:
         self._values: Any = {}  # what the server said
@@ -1929,7 +1939,7 @@ class SharedAttributes:
         return self[key] if key in self else default
 
     def setdefault(self, key: str, default: Any) -> Any:
-        """What *key* is for as long as the server knows no value; what it is now."""
+        """Set the value of *key* for as long as the server has none; returns the current value."""
         self._defaults.setdefault(key, default)
         return self[key]
 
@@ -1948,7 +1958,7 @@ class SharedAttributes:
         return merged
 
     def _update(self, changed, deleted, limit):
-        """What the server pushed or answered; how much of it is not kept, with *limit* bytes."""
+        """Keep what the server sent, in *limit* bytes; returns how many keys did not fit."""
         lost = 0
         for key in list(changed) + deleted:
             if key in self._values:
@@ -1983,8 +1993,8 @@ class _Watch:
 
 
 # --- _MqttClient: what any server needs --------------------------------------------------------
-# An MQTT client whose only way to send is the outbox, and whose only way to call the program is
-# the list of events. connect() starts the link; it stays in charge until disconnect().
+# An MQTT client. Messages are sent by way of the outbox, and handlers are called by way of the list
+# of events. connect() starts the link, which keeps the connection up until disconnect().
 
 
 def _print_error(error):
@@ -2001,19 +2011,20 @@ def _print_error(error):
 
 
 class _MqttClient:
-    """The part of `TBDeviceMqttClient` that has never heard of ThingsBoard."""
+    """The part of `TBDeviceMqttClient` that knows nothing of ThingsBoard."""
 
     connect_timeout: float = 5
     """Seconds that TCP, and each step of TLS, may block at most in one attempt.
 
-    DNS has limits of its own; so have an AirLift (about 10 s) and a WIZnet (about 30 s).
+    DNS, AirLift (about 10 s) and WIZnet (about 30 s) have time limits of their own.
     """
     request_timeout: float = 10
     """Seconds after which a request without an answer fails with `TBTimeoutError`."""
     max_message_bytes: int = 16384
-    """The longest payload that is accepted or sent; a longer one is thrown away or refused.
+    """The longest payload; a longer one is thrown away when received, an error when sent.
 
-    So is a message whose topic is longer than about 1,000 bytes. `shared` keeps as much.
+    A received message whose topic is longer than about 1,000 bytes is thrown away, too. `shared`
+    keeps as many bytes of JSON.
     """
     clean_session: bool = True
     """As in CONNECT. ThingsBoard keeps no session either way."""
@@ -2036,7 +2047,7 @@ class _MqttClient:
     on_drop: Optional[Callable[..., Any]] = None
     """``on_drop(client, user_data, topic, message_id, payload, reason)``: it won't be sent.
 
-    Of those without a poll between them the first 64, and as many as fit into the queue, are told;
+    If many are dropped between two polls, it is called for the first 64 + *queue_size* at most;
     ``stats["dropped"]`` counts all.
     """
     on_subscribe: Optional[Callable[..., Any]] = None
@@ -2056,14 +2067,14 @@ class _MqttClient:
     last_error: Optional[Exception]
     """The last exception of the connection, the server or a handler."""
     stats: "dict[str, int]"
-    """Counters since the start; the names say what."""
+    """Counters by name, such as ``"sent"`` and ``"dropped"``, since the client was made."""
 
     # What the subclass adds.
     _run_timers: Callable[..., Any]  # in each poll
     _session_began: Callable[..., Any]  # CONNACK came
     _session_ended: Callable[..., Any]  # the connection, or an attempt, is over
-    _inbound_method: Callable[..., Any]  # what takes a message; a LookupError: nobody waits for it
-    _is_needed: Callable[..., Any]  # whether a topic is subscribed to for its own purposes
+    _inbound_method: Callable[..., Any]  # the method for a message; LookupError: there is none
+    _is_needed: Callable[..., Any]  # whether the subclass needs the subscription to a topic
 
     def __init__(
         self, settings, network, quality_of_service, queue_size, queue_bytes, stamp, logger
@@ -2082,8 +2093,8 @@ class _MqttClient:
             "dropped": 0,
             "left_out": 0,  # keys, with strict=False
             "received": 0,
-            "unheard": 0,  # thrown away, as nobody polled, and not acknowledged
-            "unexpected": 0,  # received, and nobody could use it
+            "unheard": 0,  # thrown away, not acknowledged: too long without a poll
+            "unexpected": 0,  # received, without a handler or malformed
             "oversize": 0,  # thrown away: longer than max_message_bytes, or no memory for it
             "not_kept": 0,  # shared attributes: more than `shared` holds
             "handler_errors": 0,
@@ -2097,11 +2108,11 @@ class _MqttClient:
         self._is_telling_drop = self._is_idling = False
         self._is_loss_told = False  # on the console, since the last connect
         self._thread = None  # the one that may use this client
-        self._polled_at = self._moved_at = ticks_ms()  # the last poll; that, or a send instead
+        self._polled_at = self._moved_at = ticks_ms()  # the last poll; the last poll or `_move_on`
         self._logger = logger and logger.warning
         self._pollers = []  # of companions
-        self._keepers = []
-        self._gates = []
+        self._keepers = []  # companions with `keep`
+        self._gates = []  # companions with `may_send`
         self._filters: Any = None  # MQTTMatcher: topic filter -> callback of subscribe()
         self._quality_of_service = quality_of_service
         self._link: Any = _Link(self, settings, *network)
@@ -2142,18 +2153,18 @@ class _MqttClient:
         raise TBTimeoutError("no %s in %g s" % ("CONNACK", timeout or self.request_timeout))
 
     def disconnect(self, timeout: float = 2) -> None:
-        """Send what is queued if that can be done soon, say DISCONNECT and close.
+        """Send the queued messages if there is time, then DISCONNECT, and close.
 
-        :param timeout: seconds for what is queued to be acknowledged, if online. 0: at once
+        :param timeout: seconds to wait for their acknowledgement, if online. 0: close at once
 
-        What is left stays queued; requests fail. Twice: no harm.
+        Messages that are left stay queued; requests fail. A second call does no harm.
         """
         _check_number("timeout", timeout, 0, 86400)
         self._check_thread()
         if self.connected and timeout:
             self.flush(timeout)
         self._link.stop(_FAREWELL_MS if self.connected and timeout else 0)
-        for _ in range(2):  # what is told, and what the handlers did to the log
+        for _ in range(2):  # the handlers, then what these logged
             self._deliver(86400000)
 
     def __enter__(self) -> "TBDeviceMqttClient":
@@ -2166,7 +2177,7 @@ class _MqttClient:
         self.disconnect()
 
     def check_for_msg(self) -> int:
-        """Send, receive, reconnect, call handlers: what is due, without waiting for anything.
+        """Do whatever is due (send, receive, reconnect, call handlers) and return at once.
 
         Call it often, at least several times a second. Only an attempt to connect takes longer
         than some milliseconds, see `connect_timeout`.
@@ -2190,7 +2201,7 @@ class _MqttClient:
         return handled
 
     def _move_on(self):
-        """What a poll does for the link, from a call that sends: the program may never poll.
+        """Poll the link from a call that sends, since the program may never poll.
 
         It calls no handler, and connects only where the program has not polled for a while.
         """
@@ -2204,7 +2215,7 @@ class _MqttClient:
         self._outbox.flush()
 
     def _check_thread(self):
-        """One thread alone may use a client: what is under way in one would be torn by another."""
+        """Only one thread may use a client: there are no locks."""
         if self._thread != _thread_id():
             if self._thread is not None:
                 raise RuntimeError(
@@ -2329,25 +2340,25 @@ class _MqttClient:
     # handler may call anything.
 
     def _tell(self, callback, *args):
-        """Have `_deliver` call what takes the arguments of the five callbacks, if it is set."""
+        """Have `_deliver` call *callback*(client, user_data, *args*), if it is set."""
         if callback is not None:
             self._events.append((callback, (self, self.user_data) + args))
 
     def _complain(self, words):
-        """Say something on the console, once in each outage: the programmer's own mistakes."""
+        """Print a hint, once in each outage, and only if there is no logger."""
         if self._logger is None and not self._is_loss_told:
             self._is_loss_told = True
             print("tb_device_mqtt:", words)
 
     def _log(self, *message):
-        """Have the logger told; of a program that does not poll, only the first messages."""
+        """Have `_deliver` call the logger; without polls only for the first messages."""
         if self._logger and len(self._events) < self._max_events:
             self._events.append((self._logger, message))
 
     def _deliver(self, limit_ms):
         """Call the handlers, after *limit_ms* no further one, and the companions.
 
-        From inside a handler: none, its own call is still under way.
+        From inside a handler it does nothing: the call of that one is still under way.
         """
         if self._is_delivering:
             return 0
@@ -2387,7 +2398,7 @@ class _MqttClient:
             self.last_error = error
             if self._logger is None:
                 _print_error(error)
-            elif handler is not self._logger:  # it is not told what it raises itself
+            elif handler is not self._logger:  # its own errors are not logged
                 self._log("%s: %s", type(error).__name__, error)
             return error
 
@@ -2443,7 +2454,7 @@ class _MqttClient:
     def _wait_for_room(self, size):
         """Wait for as long as the server acknowledges, if the queue is full."""
         if not self.connected and sys.implementation.name != "cpython":
-            gc.collect()  # else what is kept lies behind the garbage of its own call, for ever
+            gc.collect()  # else the queued message stays in memory behind the garbage of its call
         while self.connected and not self._outbox.has_room(1, size):
             self._move_on()
             if not self._outbox.is_moving():
@@ -2451,7 +2462,7 @@ class _MqttClient:
             self._pause()
 
     def why_offline(self) -> str:
-        """What to add to the reason of a loss that the program brought about; else nothing."""
+        """A hint to add to the reason of a drop, if the program has not called `connect`."""
         return ": connect() was not called" if self.state == _STOPPED else ""
 
     def _message_ended(self, message, reason):
@@ -2467,15 +2478,15 @@ class _MqttClient:
             self._complain("message to %s dropped: %s" % (message.topic, reason))
 
     def _forget(self, message):
-        """No keeper needs to keep it any longer."""
+        """Tell the keepers that *message* has ended."""
         for keeper in self._keepers:
             self._call(keeper.forget, (message.id,))
 
     def _tell_drop(self, message_id, message, reason):
         """Call `on_drop` and the logger; a request may be in the queue again, under another id.
 
-        What they send finds room or gives way itself, counted and not told: otherwise a full queue
-        would keep the two busy for ever.
+        If what they send finds no room, it is itself dropped, counted but not reported: otherwise
+        each report could cause the next.
         """
         self._is_telling_drop = True
         try:
@@ -2505,7 +2516,7 @@ class _MqttClient:
           kept before. They enter the queue, and `keep` is called for them
 
         ``may_send`` goes with ``sent``, and ``keep`` with ``forget`` and ``kept``. These five must
-        not send. What is in the queue already is not kept: attach first, then send.
+        not send. Messages queued before are not kept: attach first, then send.
 
         What a method raises is counted in ``stats["handler_errors"]``, and the message goes its
         way as if the companion were not there; but what ``kept`` raises is raised here, and
@@ -2536,7 +2547,7 @@ class _MqttClient:
         :param bool retain: ThingsBoard ignores it
         :return: message id
 
-        ThingsBoard acknowledges and drops what is sent to a topic that it does not know.
+        ThingsBoard acknowledges and drops messages to topics that it does not know.
         """
         flags = self._qos(quality_of_service) << 1 | (_RETAIN if retain else 0)
         _check_topic(topic)
@@ -2582,7 +2593,7 @@ class _MqttClient:
         return self._unlisten(known)
 
     def _unlisten(self, topics):
-        """Unsubscribe from those to which nobody listens any more."""
+        """Unsubscribe from the topics that have no callback and that the client does not need."""
         gone = []
         for topic in topics:
             try:
@@ -2597,7 +2608,7 @@ class _MqttClient:
     ) -> None:
         """The last will, to be set before `connect`. ThingsBoard ignores it.
 
-        :raises MMQTTException: there is a connection, which has told its last will
+        :raises MMQTTException: too late, the client connects or is online
         """
         _check_topic(topic)
         if self.state in (_CONNECTING, _ONLINE):
@@ -2654,15 +2665,15 @@ class TBDeviceMqttClient(_MqttClient):
         own Wi-Fi; on a computer to its network
     :param socket_pool: instead of *radio*
     :param rejoin: what brings a lost network back. Defaults to None: a board's own Wi-Fi that has
-        been down for 5 s joins by CIRCUITPY_WIFI_SSID and CIRCUITPY_WIFI_PASSWORD again. A
-        function: is called instead, also for an AirLift, a WIZnet, a modem; without a *radio* to
-        ask, after each attempt that did not reach the server. False: nothing does. It blocks: it
-        is announced by `on_state` and repeated with growing pauses; what it raises is `last_error`
+        been down for 5 s joins CIRCUITPY_WIFI_SSID again, with CIRCUITPY_WIFI_PASSWORD. A function
+        is called instead, also for AirLift, WIZnet or a modem; without a *radio*, after each
+        attempt that did not reach the server. False: never rejoin. Joining blocks: `on_state`
+        announces it. It is repeated with growing pauses; what it raises is in `last_error`
     :param int keep_alive: seconds; a dead connection is noticed within that time. 0: never
     :param int queue_size: messages that are kept while they can't be sent. When full, the oldest
-        telemetry goes, and `on_drop` is told
+        telemetry is dropped, see `on_drop`
     :param int queue_bytes: the same in bytes
-    :param bool strict: what to do with a value that ThingsBoard would dislike (None, NaN, ...).
+    :param bool strict: what to do with a value that ThingsBoard does not take (None, NaN, ...).
         True: raise an error that names the key, nothing is sent. False: leave out the key alone
         and count it in ``stats["left_out"]``
     :param bool compact: ThingsBoard's short topics, which save 19 bytes of each telemetry message
@@ -2734,11 +2745,11 @@ class TBDeviceMqttClient(_MqttClient):
         self._shared: Any = None  # SharedAttributes, from the first use of `shared` on
         self._rpc_methods = {}  # name -> function; None -> the handler of all others
         self._replies = []  # _Reply, oldest first
-        self._may_repeat = False  # this connection began with RPCs that the server asks again
+        self._may_repeat = False  # the server may send RPCs again that came before this connection
 
     @classmethod
     def from_settings(cls, **options: Any) -> "TBDeviceMqttClient":
-        """A client of what settings.toml says (on a computer: the environment).
+        """A client with the settings of settings.toml (on a computer: the environment).
 
         THINGSBOARD_HOST, THINGSBOARD_PORT, THINGSBOARD_TOKEN and THINGSBOARD_TLS (1, or the path
         of a CA file). *options*: further arguments of the constructor, which win.
@@ -2798,7 +2809,7 @@ class TBDeviceMqttClient(_MqttClient):
     # --- client: what it adds to the poll ------------------------------------------------------
 
     def _run_timers(self):
-        # Behind the answers: after a long pause, or a long handler, they have come in time.
+        # After the answers: those that waited through a long pause or handler came in time.
         if self._requests and not self._inbox_count:
             self._expire_request()
 
@@ -2845,13 +2856,12 @@ class TBDeviceMqttClient(_MqttClient):
         return topic_filter == self._filter(_RPC_REQUEST) and self._rpc_methods
 
     # --- client: requests ----------------------------------------------------------------------
-
     # A question goes out through the outbox; its answer comes to a topic with the same number. The
     # answer, the deadline or the loss of the connection ends it, whichever comes first. An answer
     # that comes later finds no request.
 
     def _ask(self, place, body, callback, timeout):
-        """Queue a question to the topic at *place*; its answers come to the next one's."""
+        """Queue a question to the topic at *place*; the answer comes to the one at *place* + 1."""
         if callback is not None:
             _check_callback(callback)
         if len(self._requests) >= _MAX_REQUESTS:
@@ -2892,10 +2902,10 @@ class TBDeviceMqttClient(_MqttClient):
                 return
 
     def _ask_again(self):
-        """The connection was lost.
+        """Deal with the requests that were sent before the connection was lost.
 
-        Attributes are asked for again, which does no harm. A call that has left may have been made:
-        it ends, unless its answer may be among what came and waits.
+        Attributes are requested again, which does no harm. A call may have been executed, so it
+        fails, unless its answer may be among the messages that wait for their handlers.
         """
         for topic in list(self._requests):
             request = self._requests[topic]
@@ -2916,7 +2926,7 @@ class TBDeviceMqttClient(_MqttClient):
             self._events.append((callback, request.leading + (None, error)))
         del self._requests[topic]
         if self._outbox.is_waiting(request.message):
-            self._outbox.remove(request.message)  # nobody wants to know any more
+            self._outbox.remove(request.message)  # nobody waits for the answer any more
             self._forget(request.message)
 
     # --- client: telemetry ---------------------------------------------------------------------
@@ -3012,7 +3022,8 @@ class TBDeviceMqttClient(_MqttClient):
             that changed together, or ``{"deleted": [key, ...]}``
         :return: id for `unsubscribe_from_attribute`
 
-        Changes made while offline are not pushed later; who uses `shared` is told all the same.
+        ThingsBoard does not push changes made while offline. With `shared` in use, *callback* gets
+        them after the next connect.
         """
         if key is not None:
             _check_name("key", key)
@@ -3027,7 +3038,7 @@ class TBDeviceMqttClient(_MqttClient):
         return self.subscribe_to_attribute(None, callback)
 
     def unsubscribe_from_attribute(self, subscription_id: Any) -> None:
-        """Call that callback no more; ``"*"``: none of them. An unknown id is no error."""
+        """End that subscription; ``"*"``: all of them. An unknown id is ignored."""
         for watch in list(self._watches):
             if subscription_id in ("*", watch.id):
                 self._watches.remove(watch)
@@ -3079,7 +3090,7 @@ class TBDeviceMqttClient(_MqttClient):
         data = loads(payload)
         deleted = data.get("deleted")
         if isinstance(deleted, list) and len(data) == 1:
-            # An attribute of that name, perhaps; or one odd name among others.
+            # What is not a name is skipped, and at the end reported: see `_check_name` below.
             names = []
             for key in deleted:
                 if key and isinstance(key, str):
@@ -3087,7 +3098,7 @@ class TBDeviceMqttClient(_MqttClient):
             self._attributes_changed({}, {}, names)
             if len(names) < len(deleted):
                 _check_name("key", None)
-        else:  # it may be an attribute of that name
+        else:  # values; one of them may be named "deleted"
             self._attributes_changed(data, data, [])
 
     def _attributes_changed(self, values, changed, deleted):
@@ -3134,7 +3145,7 @@ class TBDeviceMqttClient(_MqttClient):
         """Decorator: the function answers RPCs of that name.
 
         It gets *params*; what it returns is the reply. If it raises, the reply is
-        ``{"error": "KeyError: 'x'"}``; likewise if nobody answers to a method.
+        ``{"error": "KeyError: 'x'"}``; likewise for a method without a handler.
         """
         _check_name("method", method)
         self._listen(_RPC_REQUEST)
@@ -3228,7 +3239,7 @@ class TBDeviceMqttClient(_MqttClient):
         """Answer a server-side RPC.
 
         :param request_id: as the handler got it
-        :param response: anything that JSON can say
+        :param response: any value that JSON has
         :return: message id
         """
         request_id = _check_number("request_id", _as_int(request_id), 0, 1e12, int)
