@@ -272,6 +272,8 @@ def _json(value):
 def _shown(value):
     """*value* as an error shows it, cut to 32 characters."""
     try:
+        if isinstance(value, type):  # in place of a value that may be a secret
+            return value.__name__
         if isinstance(value, str):
             return repr(value[:32])  # of all of a long one would take memory
         return repr(value)[:32]

@@ -338,7 +338,7 @@ def test_a_token_in_the_place_of_the_port_is_recognised():
     with pytest.raises(ValueError) as caught:
         TBDeviceMqttClient("127.0.0.1", SECRET)
     assert str(caught.value) == (
-        "port must be a number from 1 to 65535, not <class 'str'> (is this the access_token?)"
+        "port must be a number from 1 to 65535, not str (is this the access_token?)"
     )
 
 
