@@ -745,6 +745,15 @@ def _connect_error(error, where):
                 return OSError(number, cause.format(where, reason))
 
 
+def _is_free(size):
+    """Whether there are *size* bytes of memory in one piece."""
+    try:
+        bytearray(size)
+        return True
+    except MemoryError:
+        return False
+
+
 def _unexpected(data, state):
     """The error text for *data* that is not an MQTT packet, or not one that may come now."""
     head = data[0]
@@ -1106,9 +1115,10 @@ class _Link:
     def is_online(self):
         return self.state == _ONLINE
 
-    def bytes_to_connect(self):
-        """Memory in one piece that an attempt needs."""
-        return _TLS_BYTES if self._standin.context else _ATTEMPT_BYTES
+    def lacks_memory(self):
+        """Whether the last attempt failed for it, or the next would: there is no piece as large."""
+        needed = _ATTEMPT_BYTES if self._standin.context is None else _TLS_BYTES
+        return "too little memory" in str(self.error) or not _is_free(needed)
 
     def publish(self, topic, payload, flags, packet_id):
         """Send a message, if `can_send`; *flags* as in the packet. `_link_acknowledged` follows."""
@@ -1643,8 +1653,8 @@ class _Outbox:
         return waiting[0]
 
     def shrink(self):
-        """Drop readings that wait, a quarter of the queue: their memory is needed to connect."""
-        for _ in range(len(self._entries) // 4 + 1):
+        """Drop readings that wait, half of the queue: their memory is needed to connect."""
+        for _ in range(len(self._entries) // 2 + 1):
             if self.is_waiting() and self._choose_victim().is_telemetry:
                 self._drop(self._choose_victim(), "too little memory left to connect")
 
@@ -2303,9 +2313,7 @@ class _MqttClient:
         if sys.implementation.name == "cpython":
             return
         gc.collect()
-        try:
-            bytearray(self._link.bytes_to_connect())
-        except MemoryError:
+        if self._link.lacks_memory():
             self._outbox.shrink()
 
     def _link_message(self, topic, payload, flags):

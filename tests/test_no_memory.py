@@ -253,7 +253,7 @@ def board(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "free, left", ((4000, 29), (5000, 40)), ids=("too little", "enough without TLS")
+    "free, left", ((4000, 19), (5000, 40)), ids=("too little", "enough without TLS")
 )
 def test_readings_give_way_to_an_attempt_that_has_no_memory(board, free, left):
     with Clock() as clock:
