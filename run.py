@@ -5,7 +5,7 @@
 
     python3 run.py demo [--seconds N]   the library at work, against a ThingsBoard stand-in
     python3 run.py test                 lint, all tests, coverage; about 10 minutes
-    python3 run.py test --quick         pytest without the slow files: under a minute
+    python3 run.py test --quick         pytest without the slow files: about 2 minutes
     python3 run.py test PYTEST-ARGS     pytest alone, with these arguments
     python3 run.py bench [names]        the benchmarks
     python3 run.py lint                 ruff, mypy and shape
@@ -242,7 +242,7 @@ def lint(arguments):
 def test(arguments):
     fetch_mosquitto()
     if arguments == ["--quick"]:
-        print("The tests without the slow files: under a minute", flush=True)
+        print("The tests without the slow files: about 2 minutes", flush=True)
         return call_pytest(*("--ignore=tests/" + name for name in SLOW_TESTS))
     if arguments:
         return call_pytest(*arguments)
