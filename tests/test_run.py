@@ -212,7 +212,7 @@ def test_quick_leaves_out_the_slow_files_and_says_how_long_it_takes(tools, capsy
     ((program, *ignored),) = tools.started
     assert program == "pytest"
     assert ignored == ["--ignore=tests/" + name for name in run.SLOW_TESTS]
-    assert "under a minute" in capsys.readouterr().out
+    assert "about 2 minutes" in capsys.readouterr().out
 
 
 @with_signals
