@@ -3100,14 +3100,14 @@ class TBDeviceMqttClient(_MqttClient):
         data = loads(payload)
         deleted = data.get("deleted")
         if isinstance(deleted, list) and len(data) == 1:
-            # What is not a name is skipped, and at the end reported: see `_check_name` below.
+            # What is not a name is skipped, and reported at the end.
             names = []
             for key in deleted:
                 if key and isinstance(key, str):
                     names.append(key)
             self._attributes_changed({}, {}, names)
             if len(names) < len(deleted):
-                _check_name("key", None)
+                raise TypeError(_must_be("key", "a string", deleted))
         else:  # values; one of them may be named "deleted"
             self._attributes_changed(data, data, [])
 
